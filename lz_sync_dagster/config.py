@@ -1,0 +1,385 @@
+"""Settings: one file (``sync_config.yaml``) and the environment. Nothing is read at import.
+
+The file holds the keys of section 4 of the architecture document and a few beside them. Any of its values can be set
+by the environment (``LZ_SYNC_SYNC_LAYERS__GIT_SYNC__FREQUENCY_HOURS=12``); secrets come from the environment alone. A
+wrong key, type or unit is one line that names file, line, key, value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from lz_sync_dagster.layers import LayerId
+
+ENV_PREFIX = "LZ_SYNC_"
+DEFAULT_FILE = "sync_config.yaml"
+
+RelativePath = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^/\\]")]
+Scope = Annotated[str, StringConstraints(pattern=r"^(organizations/\d+|folders/\d+|projects/[a-z0-9:.\-]+)$")]
+Team = Annotated[str, StringConstraints(pattern=r"^team:[a-z0-9_\-]+$")]
+Endpoint = Literal[
+    "/projects", "/vpcs", "/compute", "/gke", "/databases", "/storage", "/iam", "/bigquery", "/compliance"
+]
+ContentTypeName = Literal["RESOURCE", "IAM_POLICY", "ORG_POLICY"]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. ``lines`` has one line per mistake."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+        super().__init__("\n".join(lines))
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MappingRule(_Section):
+    """Files of the landing zone that match ``source`` go below ``destination`` in the portal repository.
+
+    ``source`` is a glob from the repository's root (``*`` within a folder, ``**`` across folders). The part of a path
+    before the first wildcard is dropped: ``docs/**`` → ``docs/lz-reference`` puts ``docs/a/b.md`` at
+        ``docs/lz-reference/a/b.md``. A source
+    without a wildcard is one file, and ``destination`` is its new path.
+    """
+
+    source: RelativePath
+    destination: RelativePath
+
+
+class WebhookConfig(_Section):
+    """Layer 1. ``timeout_seconds``: how long a delivery may wait for its sync before the layer counts as late."""
+
+    enabled: bool = True
+    timeout_seconds: int = Field(300, ge=1, le=3600)
+    events: list[Literal["repository_dispatch", "push", "pull_request"]] = ["repository_dispatch", "push"]
+    dispatch_types: list[str] = ["lz-update"]
+    max_body_bytes: int = Field(25 * 1024 * 1024, ge=1024, le=25 * 1024 * 1024)
+
+
+class GitSyncConfig(_Section):
+    """Layer 2. ``paths``: what to sync; ``mapping``: where a path goes when the default destination is not wanted."""
+
+    enabled: bool = True
+    frequency_hours: int = Field(6, ge=1, le=168)
+    paths: list[RelativePath] = ["docs/**", "pmo.yaml", "ENFORCEMENT_GATES.md", "terraform/**/*.tf", "RUNBOOKS.md"]
+    mapping: list[MappingRule] = [
+        MappingRule(source="docs/**", destination="docs/lz-reference"),
+        MappingRule(source="pmo.yaml", destination="config/lz-pmo.yaml"),
+        MappingRule(source="ENFORCEMENT_GATES.md", destination="docs/lz-reference/ENFORCEMENT_GATES.md"),
+        MappingRule(source="terraform/**/*.tf", destination="docs/lz-reference/terraform"),
+        MappingRule(source="RUNBOOKS.md", destination="docs/lz-reference/RUNBOOKS.md"),
+    ]
+    max_file_bytes: int = Field(5 * 1024 * 1024, ge=1, le=100 * 1024 * 1024)
+
+
+class ApiSyncConfig(_Section):
+    """Layer 3. ``scopes``: what to read; ``mass_delete_*``: the breaker (share of a type, and at least so many
+    assets)."""
+
+    enabled: bool = True
+    frequency_minutes: int = Field(5, ge=1, le=1440)
+    endpoints: list[Endpoint] = list(get_args(Endpoint))
+    scopes: list[Scope] = []
+    content_types: list[ContentTypeName] = ["RESOURCE", "IAM_POLICY"]
+    page_size: int = Field(1000, ge=1, le=1000)
+    call_timeout_seconds: int = Field(60, ge=1, le=600)
+    mass_delete_share: float = Field(0.2, gt=0, le=1)
+    mass_delete_minimum: int = Field(50, ge=1)
+
+
+class PubsubConfig(_Section):
+    """Layer 4. ``project`` owns the topic and the subscription."""
+
+    enabled: bool = True
+    project: str = ""
+    topic: str = "lz-infrastructure-events"
+    subscription: str = "portal-lz-events"
+
+
+class BigqueryConfig(_Section):
+    """Layer 5. ``billing_export``: a folder or ``gs://`` prefix with Parquet files of the detailed billing export."""
+
+    enabled: bool = True
+    schedule: Literal["daily", "weekly"] = "daily"
+    dataset: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$")] = "lz_metrics"
+    source: str = "gcp-landing-zone"
+    billing_export: str | None = None
+
+
+class SyncLayers(_Section):
+    """Section 4 of the architecture document."""
+
+    webhook: WebhookConfig = WebhookConfig()
+    git_sync: GitSyncConfig = GitSyncConfig()
+    api_sync: ApiSyncConfig = ApiSyncConfig()
+    pubsub: PubsubConfig = PubsubConfig()
+    bigquery: BigqueryConfig = BigqueryConfig()
+
+
+class RepositoryConfig(_Section):
+    """A git repository. ``url``: where to fetch and push; ``name``: ``owner/name``, as webhooks call it; ``page``:
+    its web page."""
+
+    url: str = ""
+    name: str = ""
+    branch: str = "main"
+    page: str | None = None
+
+
+class StoreConfig(_Section):
+    """The operational store: an SQLAlchemy URL. Default: SQLite in ``data_dir``."""
+
+    url: str | None = None
+
+
+class WarehouseConfig(_Section):
+    """The warehouse. ``raw``: the folder or ``gs://`` prefix where raw Parquet lands (default: in ``data_dir``)."""
+
+    engine: Literal["duckdb", "bigquery"] = "duckdb"
+    project: str | None = None
+    location: str = "US"
+    raw: str | None = None
+
+
+class GoogleCloudConfig(_Section):
+    """``asset_endpoint``: ``None`` for Google's; ``http://host:port`` for a server without TLS and credentials."""
+
+    asset_endpoint: str | None = None
+
+
+class Settings(BaseSettings):
+    """All settings, checked. Made by `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    sync_layers: SyncLayers = SyncLayers()
+    landing_zone: RepositoryConfig = RepositoryConfig()
+    portal_repository: RepositoryConfig = RepositoryConfig()
+    store: StoreConfig = StoreConfig()
+    warehouse: WarehouseConfig = WarehouseConfig()
+    google_cloud: GoogleCloudConfig = GoogleCloudConfig()
+    owners: list[Team] = ["team:platform"]
+    data_dir: Path = Path(".lz_sync")
+    webhook_secrets: SecretStr | None = None
+    git_token: SecretStr | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (env_settings, init_settings)
+
+    @property
+    def store_url(self) -> str:
+        """The SQLAlchemy URL of the operational store."""
+        return self.store.url or f"sqlite:///{self.data_dir.absolute() / 'store.db'}"
+
+    @property
+    def raw_dir(self) -> str:
+        """Where raw Parquet lands: a folder or a ``gs://`` prefix, without a trailing slash."""
+        return (self.warehouse.raw or str(self.data_dir.absolute() / "raw")).rstrip("/")
+
+    @property
+    def duckdb_path(self) -> Path:
+        """The embedded warehouse's file. Only dbt opens it for writing."""
+        return self.data_dir.absolute() / "warehouse.duckdb"
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """The webhook secrets, newest first: ``LZ_SYNC_WEBHOOK_SECRETS`` is a comma-separated list."""
+        if self.webhook_secrets is None:
+            return ()
+        parts = (part.strip() for part in self.webhook_secrets.get_secret_value().split(","))
+        return tuple(part.encode() for part in parts if part)
+
+    @property
+    def disabled_layers(self) -> frozenset[LayerId]:
+        """Layers that the configuration switches off."""
+        layers = self.sync_layers
+        switches = {
+            LayerId.WEBHOOK: layers.webhook.enabled,
+            LayerId.GIT: layers.git_sync.enabled,
+            LayerId.API: layers.api_sync.enabled,
+            LayerId.PUBSUB: layers.pubsub.enabled,
+            LayerId.BIGQUERY: layers.bigquery.enabled,
+        }
+        return frozenset(layer for layer, enabled in switches.items() if not enabled)
+
+    def cadence(self, layer: LayerId) -> timedelta | None:
+        """How often a layer syncs by itself; ``None`` for the layers that wait for a call (webhook, pubsub)."""
+        layers = self.sync_layers
+        if layer is LayerId.GIT:
+            return timedelta(hours=layers.git_sync.frequency_hours)
+        if layer is LayerId.API:
+            return timedelta(minutes=layers.api_sync.frequency_minutes)
+        if layer is LayerId.BIGQUERY:
+            return timedelta(days=1 if layers.bigquery.schedule == "daily" else 7)
+        return None
+
+
+def load_settings(path: str | Path | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read and check the settings.
+
+    Args:
+        path: the file. By default ``LZ_SYNC_CONFIG``, then ``sync_config.yaml`` in the current folder; without either,
+            the defaults hold. A file that is named must exist.
+        environ: the environment (default: this process's).
+
+    Raises:
+        ConfigError: one line per mistake.
+    """
+    env = os.environ if environ is None else environ
+    named = path or env.get(f"{ENV_PREFIX}CONFIG")
+    file = Path(named or DEFAULT_FILE)
+    data: Any = {}
+    lines: dict[tuple[str | int, ...], int] = {}
+    if named or file.exists():
+        try:
+            text = file.read_text(encoding="utf-8")
+            data = yaml.safe_load(text)
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except OSError as error:
+            raise ConfigError(
+                [f"{file}: cannot be read ({error.strerror}); name an existing file with LZ_SYNC_CONFIG"]
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ConfigError([f"{file}: is not UTF-8 text; save it as UTF-8"]) from error
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            line = f":{mark.line + 1}" if mark else ""
+            raise ConfigError([f"{file}{line}: is not valid YAML ({error.problem}); mend the line"]) from error
+        if data is None:
+            data = {}
+        if not isinstance(data, dict):
+            raise ConfigError(
+                [f"{file}: has a {type(data).__name__} at the top; allowed: a mapping with the key sync_layers"]
+            )
+        if node is not None:
+            _collect_lines(node, (), lines)
+        for key in ("webhook_secrets", "git_token"):
+            if key in data:
+                raise ConfigError(
+                    [
+                        f"{file}:{lines[(key,)]}: {key}: is a secret; "
+                        f"set {ENV_PREFIX}{key.upper()} in the environment instead"
+                    ]
+                )
+    known = {
+        name: value for name, value in env.items() if name.startswith(ENV_PREFIX) and name != f"{ENV_PREFIX}CONFIG"
+    }
+    unknown = [name for name in known if name[len(ENV_PREFIX) :].lower().split("__")[0] not in Settings.model_fields]
+    if unknown:
+        raise ConfigError(
+            [
+                f"environment: {name}: is not a setting; allowed: {ENV_PREFIX}CONFIG and {_env_names()}"
+                for name in sorted(unknown)
+            ]
+        )
+    before = dict(os.environ)
+    try:
+        if environ is not None:
+            os.environ.clear()
+            os.environ.update(environ)
+        from_env = EnvSettingsSource(Settings)()
+        return Settings(**data)
+    except ValidationError as error:
+        raise ConfigError([_line(problem, file, lines, from_env) for problem in error.errors()]) from error
+    finally:
+        if environ is not None:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def _env_names() -> str:
+    return ", ".join(f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields)
+
+
+def _collect_lines(node: yaml.Node, path: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            below = (*path, str(key.value))
+            lines[below] = key.start_mark.line + 1
+            _collect_lines(value, below, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*path, index)] = value.start_mark.line + 1
+            _collect_lines(value, (*path, index), lines)
+
+
+def _line(problem: Any, file: Path, lines: dict[tuple[str | int, ...], int], from_env: Mapping[str, Any]) -> str:
+    location = tuple(problem["loc"])
+    key = ".".join(str(part) for part in location)
+    if location in lines and not _is_set(from_env, location):
+        origin = f"{file}:{lines[location]}"
+    elif _is_set(from_env, location):
+        origin, key = "environment", ENV_PREFIX + "__".join(str(part) for part in location).upper()
+    else:
+        origin = str(file)
+    if problem["type"] == "extra_forbidden":
+        allowed = _keys_at(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{origin}: {key}: is not a known key; allowed: {', '.join(allowed)}{hint}"
+    return f"{origin}: {key}: {problem['input']!r} is not allowed; {_allowed(problem)}"
+
+
+def _is_set(values: Mapping[str, Any], location: tuple[str | int, ...]) -> bool:
+    current: Any = values
+    for part in location:
+        if not isinstance(current, Mapping) or part not in current:
+            return False
+        current = current[part]
+    return True
+
+
+def _allowed(problem: Any) -> str:
+    context = problem.get("ctx") or {}
+    by_type = {
+        "int_parsing": "allowed: a whole number, without a unit",
+        "int_type": "allowed: a whole number, without a unit",
+        "int_from_float": "allowed: a whole number",
+        "bool_parsing": "allowed: true or false",
+        "bool_type": "allowed: true or false",
+        "list_type": "allowed: a list",
+        "string_type": "allowed: a text",
+        "model_type": "allowed: a mapping of keys",
+        "model_attributes_type": "allowed: a mapping of keys",
+    }
+    if problem["type"] == "literal_error":
+        return f"allowed: {context['expected']}"
+    if problem["type"] == "string_pattern_mismatch":
+        return f"allowed: text that matches {context['pattern']}"
+    return by_type.get(problem["type"], str(problem["msg"]).replace("Input should be", "allowed:"))
+
+
+def _keys_at(location: tuple[str | int, ...]) -> list[str]:
+    model: Any = Settings
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        args = [arg for arg in get_args(annotation) if isinstance(arg, type) and issubclass(arg, BaseModel)]
+        model = args[0] if args else annotation
+    return [name for name in model.model_fields if name not in ("webhook_secrets", "git_token")]

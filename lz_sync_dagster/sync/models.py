@@ -1,0 +1,216 @@
+"""What leaves the system: the models that the API, the command line and the pages share. Their words are the
+architecture document's.
+
+Every model that carries a figure also carries ``as_of`` (the instant the figure was true), ``source`` and ``coverage``.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.errors import Reason
+
+
+class Status(StrEnum):
+    """How a layer's last sync ended: a closed vocabulary.
+
+    ``partial``: something could not be read, and ``coverage`` or ``errors`` say what. ``stale``: the last good copy is
+    served, and it is older than the cache allows. ``unknown``: never synced. ``disabled``: switched off in the
+    configuration.
+    """
+
+    SUCCESS = "success"
+    IN_PROGRESS = "in_progress"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    STALE = "stale"
+    UNKNOWN = "unknown"
+    DISABLED = "disabled"
+
+
+class CoverageStatus(StrEnum):
+    """Whether a scope × type × content is known."""
+
+    COMPLETE = "complete"
+    PARTIAL = "partial"
+    STALE = "stale"
+    UNKNOWN = "unknown"
+
+
+class EventType(StrEnum):
+    """The ``event_type`` of a feed frame."""
+
+    RESOURCE_CREATED = "resource_created"
+    RESOURCE_UPDATED = "resource_updated"
+    RESOURCE_DELETED = "resource_deleted"
+    POLICY_VIOLATED = "policy_violated"
+    POLICY_RESOLVED = "policy_resolved"
+    COMPLIANCE_DRIFT = "compliance_drift"
+    COST_SPIKE = "cost_spike"
+    SYNC_STATUS = "sync_status"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CoverageGap(_Model):
+    """One scope × type that is not fully known, and why."""
+
+    scope: str
+    asset_type: str
+    content_type: str
+    status: CoverageStatus
+    reason: Reason
+    detail: str
+    remedy: str
+    since: datetime
+
+
+class Coverage(_Model):
+    """How much of what a figure speaks of is known: counts of scope × type × content rows, and every gap."""
+
+    status: CoverageStatus
+    complete: int = 0
+    partial: int = 0
+    stale: int = 0
+    unknown: int = 0
+    gaps: list[CoverageGap] = Field(default_factory=list)
+
+
+class SyncStatus(_Model):
+    """Health of one layer (section 5 of the architecture document).
+
+    ``last_sync`` is the last time the layer succeeded; ``last_attempt`` the last time it tried. ``items_synced``
+    counts what the layer vouches for after its last sync, ``items_changed`` what that sync changed.
+    """
+
+    layer: LayerId
+    status: Status
+    last_sync: datetime | None
+    items_synced: int
+    errors: list[str]
+    next_sync: datetime | None
+    items_changed: int = 0
+    last_attempt: datetime | None = None
+    consecutive_failures: int = 0
+    as_of: datetime | None = None
+    source: str
+    coverage: Coverage
+
+
+class Project(_Model):
+    """A project. ``state`` is Resource Manager's lifecycle state."""
+
+    name: str
+    project_id: str
+    project_number: str | None
+    display_name: str | None
+    parent: str | None
+    state: str | None
+    labels: dict[str, str]
+
+
+class VPC(_Model):
+    """A VPC network."""
+
+    name: str
+    display_name: str
+    project: str | None
+    auto_create_subnetworks: bool | None
+    subnetworks: int
+    routing_mode: str | None
+
+
+class VM(_Model):
+    """A Compute Engine instance. ``status`` is what Compute Engine says, or ``None`` if the inventory does not carry
+    it."""
+
+    name: str
+    display_name: str
+    project: str | None
+    zone: str | None
+    machine_type: str | None
+    status: str | None
+    internal_ips: list[str]
+    external_ips: list[str]
+    labels: dict[str, str]
+
+
+class Cluster(_Model):
+    """A GKE cluster."""
+
+    name: str
+    display_name: str
+    project: str | None
+    location: str | None
+    status: str | None
+    version: str | None
+    node_count: int | None
+
+
+class Database(_Model):
+    """A database instance of any engine; ``kind`` is its Cloud Asset type."""
+
+    name: str
+    display_name: str
+    project: str | None
+    location: str | None
+    kind: str
+    engine: str | None
+    state: str | None
+
+
+class Violation(_Model):
+    """A control that a resource does not meet. ``source`` is ``cis``, ``scc``, ``orgpolicy`` or ``gate``."""
+
+    control: str
+    framework: str
+    title: str
+    severity: str
+    resource: str
+    asset_type: str
+    project: str | None
+    message: str
+    source: str
+    opened_at: datetime
+
+
+class LZInfrastructureState(_Model):
+    """The landing zone as the Portal shows it (section 5 of the architecture document).
+
+    A list holds at most the number of items that was asked for; ``counts`` has the true totals, and ``truncated`` names
+    the lists that are shorter than their total. ``compliance_score`` is passed / decided control evaluations (0 to
+    1), and ``None`` while nothing was decided.
+    """
+
+    timestamp: datetime
+    projects: list[Project]
+    vpcs: list[VPC]
+    compute_instances: list[VM]
+    gke_clusters: list[Cluster]
+    databases: list[Database]
+    compliance_score: float | None
+    policy_violations: list[Violation]
+    sync_metadata: SyncStatus
+    counts: dict[str, int]
+    truncated: list[str]
+    as_of: datetime | None
+    source: str
+    coverage: Coverage
+
+
+class FeedFrame(_Model):
+    """One entry of the event log as the live feed sends it."""
+
+    seq: int
+    event_type: EventType
+    timestamp: datetime
+    layer: LayerId
+    resource: dict[str, Any] | None
+    data: dict[str, Any]

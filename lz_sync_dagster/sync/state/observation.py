@@ -1,0 +1,190 @@
+"""An observation: what one source said of one asset at one instant."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.state.redaction import redact
+from lz_sync_dagster.sync.timing import parse_ns
+
+
+class ContentType(StrEnum):
+    """Which part of an asset: Cloud Asset's content types."""
+
+    RESOURCE = "RESOURCE"
+    IAM_POLICY = "IAM_POLICY"
+    ORG_POLICY = "ORG_POLICY"
+
+
+class Source(StrEnum):
+    """Who said it."""
+
+    SNAPSHOT = "snapshot"
+    FEED = "feed"
+
+
+class InvalidAsset(SyncError):
+    """An asset that cannot be used, e.g. because it has no name."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(
+            what, where=where, remedy="look at it in the dead letters; the other assets are kept", reason=Reason.INVALID
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one source said of one asset.
+
+    Attributes:
+        name: full resource name, ``//compute.googleapis.com/projects/…``.
+        content_type: which part of the asset ``data`` is.
+        asset_type: ``compute.googleapis.com/Instance``.
+        scope: the configured scope it belongs to, ``organizations/123``.
+        update_ns: when the asset last changed, by its owner's clock; nanoseconds since the epoch.
+        observed_ns: ``window.start_time`` of a feed message, or the ``read_time`` of a snapshot; nanoseconds.
+        source: snapshot or feed.
+        deleted: it is gone.
+        resource_id: ``resource.data.id``, which a recreated asset does not keep; ``None`` if the type has none.
+        ancestors: ``projects/1``, ``folders/2``, ``organizations/3``: nearest first.
+        data: the redacted content (REST shape, camelCase keys); ``None`` if deleted.
+        redacted: paths in ``data`` whose value was removed.
+        digest: SHA-256 of the canonical ``data``; of the empty text if deleted.
+        location: region, zone or multi-region, where the source says so.
+    """
+
+    name: str
+    content_type: ContentType
+    asset_type: str
+    scope: str
+    update_ns: int
+    observed_ns: int
+    source: Source
+    deleted: bool
+    resource_id: str | None
+    ancestors: tuple[str, ...]
+    data: Mapping[str, Any] | None
+    redacted: tuple[str, ...]
+    digest: str
+    location: str | None = None
+
+    @property
+    def order(self) -> tuple[int, int, bool, str]:
+        """Observations of one asset are ordered by this; the greatest wins, an equal one is a no-op.
+
+        The version comes first: ``(update_time, window.start_time | read_time)``. A deletion and the digest only make
+            the order total
+        when two sources give one version two contents.
+        """
+        return (self.update_ns, self.observed_ns, self.deleted, self.digest)
+
+
+def digest_of(data: Mapping[str, Any] | None) -> str:
+    """SHA-256 (hex) of the canonical form: keys sorted, so the order on the wire does not matter."""
+    body = b"" if data is None else orjson.dumps(data, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return hashlib.sha256(body).hexdigest()
+
+
+def whole_numbers(value: Any) -> Any:
+    """Turn doubles that are whole into integers: a snapshot's ``Struct`` has doubles only, the feed's JSON has both."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: whole_numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [whole_numbers(item) for item in value]
+    return value
+
+
+def scope_of(ancestors: Sequence[str], scopes: Sequence[str]) -> str:
+    """The configured scope that is nearest to an asset, else its topmost ancestor, else ``unscoped``."""
+    for ancestor in ancestors:
+        if ancestor in scopes:
+            return ancestor
+    return ancestors[-1] if ancestors else "unscoped"
+
+
+def observe(
+    asset: Mapping[str, Any],
+    *,
+    scope: str,
+    observed_ns: int,
+    source: Source,
+    deleted: bool = False,
+    content_type: ContentType | None = None,
+) -> Observation:
+    """Make an observation of an asset in Cloud Asset's JSON form (REST camelCase or export snake_case keys).
+
+    Args:
+        asset: ``name``, ``assetType``, ``updateTime``, ``ancestors``, and one of ``resource``, ``iamPolicy``,
+            ``orgPolicy``.
+        content_type: which part to take; by default the one that is present, ``RESOURCE`` first.
+
+    Raises:
+        InvalidAsset: without a name, without a type, or with an unreadable time.
+    """
+    name, asset_type = asset.get("name"), _get(asset, "assetType", "asset_type")
+    if not isinstance(name, str) or not name:
+        raise InvalidAsset("has no name", f"asset of type {asset_type or 'unknown'}")
+    if not isinstance(asset_type, str) or not asset_type:
+        raise InvalidAsset("has no asset type", f"asset {name}")
+    resource = asset.get("resource") or {}
+    iam_policy = _get(asset, "iamPolicy", "iam_policy")
+    org_policy = _get(asset, "orgPolicy", "org_policy")
+    if content_type is None:
+        if iam_policy is not None and not resource:
+            content_type = ContentType.IAM_POLICY
+        elif org_policy and not resource:
+            content_type = ContentType.ORG_POLICY
+        else:
+            content_type = ContentType.RESOURCE
+    data: dict[str, Any] | None
+    if deleted:
+        data = None
+    elif content_type is ContentType.IAM_POLICY:
+        data = dict(iam_policy or {})
+    elif content_type is ContentType.ORG_POLICY:
+        data = {"policies": list(org_policy or [])}
+    else:
+        data = dict(resource.get("data") or {})
+    update_time = _get(asset, "updateTime", "update_time")
+    try:
+        update_ns = parse_ns(update_time) if update_time else observed_ns
+    except (ValueError, TypeError) as error:
+        raise InvalidAsset(f"has an unreadable update time ({error})", f"asset {name}") from error
+    if deleted:
+        update_ns = max(update_ns, observed_ns)
+    redacted: tuple[str, ...] = ()
+    if data is not None:
+        data, redacted = redact(whole_numbers(data))
+    identifier = data.get("id") if data is not None and content_type is ContentType.RESOURCE else None
+    return Observation(
+        name=name,
+        content_type=content_type,
+        asset_type=asset_type,
+        scope=scope,
+        update_ns=update_ns,
+        observed_ns=observed_ns,
+        source=source,
+        deleted=deleted,
+        resource_id=None if identifier is None else str(identifier),
+        ancestors=tuple(asset.get("ancestors") or ()),
+        data=data,
+        redacted=redacted,
+        digest=digest_of(data),
+        location=resource.get("location"),
+    )
+
+
+def _get(mapping: Mapping[str, Any], *names: str) -> Any:
+    for name in names:
+        if name in mapping:
+            return mapping[name]
+    return None

@@ -1,0 +1,147 @@
+"""Opens the operational store: SQLite by default, PostgreSQL in production, one behaviour.
+
+What a transaction promises, on both: `Store.write` sees the newest committed state and commits durably or not at all;
+`Store.write(exclusive=...)` also runs alone among writers of the same name; `Store.read` sees one consistent state.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+
+from lz_sync_dagster.sync.errors import Reason, SyncError
+
+_BUSY_TIMEOUT_MS = 60_000
+
+
+def _dumps(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+class Store:
+    """The operational store. Holds a connection pool; safe to share between threads."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self._writing = engine.execution_options(lz_write=True)
+
+    @property
+    def dialect(self) -> str:
+        """``sqlite`` or ``postgresql``."""
+        return self.engine.dialect.name
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A read transaction: one consistent state, never blocked by a writer."""
+        with self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self, exclusive: str | None = None) -> Iterator[sa.Connection]:
+        """A write transaction: commits when the block ends, rolls back when it raises.
+
+        ``exclusive`` names a lock that is held until the commit. On SQLite every writer is alone anyway.
+        """
+        with self._writing.begin() as connection:
+            if exclusive is not None and self.dialect == "postgresql":
+                key = zlib.crc32(exclusive.encode())
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+            yield connection
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def open_store(url: str, *, migrate: bool = True) -> Store:
+    """Open the store at an SQLAlchemy URL (``sqlite:///path`` or ``postgresql://…``) and bring its schema up to date.
+
+    Raises:
+        SyncError: the URL is of another kind, or the database cannot be reached.
+    """
+    try:
+        parsed = make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise SyncError(
+            "is not a database URL",
+            where="store.url",
+            remedy="use sqlite:///path/to/file or postgresql://user@host/database",
+            reason=Reason.INVALID,
+        ) from error
+    backend = parsed.get_backend_name()
+    shown = parsed.render_as_string(hide_password=True)
+    if backend == "sqlite":
+        engine = _sqlite_engine(parsed)
+    elif backend == "postgresql":
+        engine = sa.create_engine(
+            parsed.set(drivername="postgresql+psycopg2"),
+            json_serializer=_dumps,
+            json_deserializer=orjson.loads,
+            pool_pre_ping=True,
+            executemany_mode="values_plus_batch",
+        )
+    else:
+        raise SyncError(
+            f"has the unsupported backend {backend!r}",
+            where=f"store.url {shown}",
+            remedy="use sqlite:///path/to/file or postgresql://user@host/database",
+            reason=Reason.INVALID,
+        )
+    try:
+        if migrate:
+            from lz_sync_dagster.sync.store.migrations import upgrade
+
+            upgrade(engine)
+        else:
+            with engine.connect():
+                pass
+    except sa.exc.OperationalError as error:
+        engine.dispose()
+        raise SyncError(
+            f"cannot be opened: {str(error.orig).strip().splitlines()[0]}",
+            where=f"store {shown}",
+            remedy="check that the database runs, that the URL is right and that its folder is writable",
+            reason=Reason.UNAVAILABLE,
+        ) from error
+    return Store(engine)
+
+
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(
+        url,
+        json_serializer=_dumps,
+        json_deserializer=orjson.loads,
+        connect_args={"check_same_thread": False, "timeout": 60},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        write = connection.get_execution_options().get("lz_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine

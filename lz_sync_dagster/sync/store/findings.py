@@ -1,0 +1,120 @@
+"""Findings: which control which resource does not meet, since when, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from lz_sync_dagster.sync.compliance.verdict import Outcome, Verdict
+from lz_sync_dagster.sync.models import Violation
+from lz_sync_dagster.sync.store.schema import findings
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdicts on one resource's content, all of them; ``None`` once the resource is gone."""
+
+    resource: str
+    content_type: str
+    asset_type: str
+    project: str | None
+    verdicts: tuple[Verdict, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class FindingChange:
+    """A finding that was opened or resolved."""
+
+    opened: bool
+    violation: Violation
+    resolution: str | None
+
+
+def record(connection: sa.Connection, judged: list[Judged], *, now: datetime) -> list[FindingChange]:
+    """Open and resolve findings so that they match the verdicts. An undecided control leaves its finding as it was."""
+    if not judged:
+        return []
+    open_rows: dict[tuple[str, str], dict[str, sa.Row[tuple[object, ...]]]] = {}
+    rows = connection.execute(
+        sa.select(findings).where(
+            findings.c.resource.in_([item.resource for item in judged]), findings.c.resolved_at.is_(None)
+        )
+    )
+    for row in rows:
+        open_rows.setdefault((row.resource, row.content_type), {})[row.control] = row
+    changes: list[FindingChange] = []
+    inserts: list[dict[str, object]] = []
+    resolved: dict[str, list[int]] = {}
+    for item in judged:
+        before = open_rows.get((item.resource, item.content_type), {})
+        verdicts = {verdict.control: verdict for verdict in item.verdicts or ()}
+        for control, verdict in verdicts.items():
+            if verdict.outcome is Outcome.FAIL and control not in before:
+                values = _values(item, verdict, now)
+                inserts.append(values)
+                changes.append(FindingChange(True, _violation(values), None))
+        for control, row in before.items():
+            resolution = _resolution(item, verdicts.get(control))
+            if resolution is not None:
+                resolved.setdefault(resolution, []).append(row.id)
+                changes.append(FindingChange(False, _violation(row._mapping), resolution))
+    if inserts:
+        connection.execute(findings.insert(), inserts)
+    for resolution, ids in resolved.items():
+        connection.execute(
+            findings.update().where(findings.c.id.in_(ids)).values(resolved_at=now, resolution=resolution)
+        )
+    return changes
+
+
+def _resolution(item: Judged, verdict: Verdict | None) -> str | None:
+    if item.verdicts is None:
+        return "resource_deleted"
+    if verdict is None:
+        return "not_applicable"
+    return "fixed" if verdict.outcome is Outcome.PASS else None
+
+
+def _values(item: Judged, verdict: Verdict, now: datetime) -> dict[str, object]:
+    return {
+        "control": verdict.control,
+        "framework": verdict.framework,
+        "title": verdict.title,
+        "severity": verdict.severity,
+        "source": verdict.source,
+        "resource": item.resource,
+        "content_type": item.content_type,
+        "asset_type": item.asset_type,
+        "project": item.project,
+        "message": verdict.message,
+        "opened_at": now,
+    }
+
+
+def _violation(values: Mapping[Any, Any]) -> Violation:
+    return Violation.model_validate({name: values[name] for name in Violation.model_fields})
+
+
+def open_violations(
+    connection: sa.Connection, *, limit: int, after: int = 0, severities: Collection[str] = ()
+) -> list[tuple[int, Violation]]:
+    """Open findings with an id greater than ``after``, in the order of their ids, at most ``limit``."""
+    query = (
+        sa.select(findings)
+        .where(findings.c.resolved_at.is_(None), findings.c.id > after)
+        .order_by(findings.c.id)
+        .limit(limit)
+    )
+    if severities:
+        query = query.where(findings.c.severity.in_(severities))
+    return [(row.id, _violation(row._mapping)) for row in connection.execute(query)]
+
+
+def count_open(connection: sa.Connection) -> int:
+    """How many findings are open."""
+    query = sa.select(sa.func.count()).select_from(findings).where(findings.c.resolved_at.is_(None))
+    return int(connection.execute(query).scalar_one())

@@ -1,0 +1,164 @@
+"""Layer health and the record of syncs. `sync.runs` decides; this module reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from lz_sync_dagster.layers import LAYERS, Layer, LayerId
+from lz_sync_dagster.sync.models import Coverage, CoverageStatus, EventType, Status, SyncStatus
+from lz_sync_dagster.sync.store import coverage as coverage_ledger
+from lz_sync_dagster.sync.store import event_log, listeners
+from lz_sync_dagster.sync.store.event_log import NewEvent
+from lz_sync_dagster.sync.store.schema import layer_runs, layer_status
+
+#: How long the last known state may stand in for a sync that fails (section 7 of the architecture document).
+CACHE_TTL = timedelta(hours=1)
+
+
+def statuses(
+    connection: sa.Connection,
+    *,
+    now: datetime,
+    disabled: Collection[LayerId] = (),
+    ttl: timedelta = CACHE_TTL,
+) -> list[SyncStatus]:
+    """One `SyncStatus` per layer, in the order of the layers, as of ``now``."""
+    rows = {row.layer: row for row in connection.execute(sa.select(layer_status))}
+    ledger = coverage_ledger.summary(connection, now=now, ttl=ttl)
+    heard = listeners.last_sign(connection)
+    return [_status(layer, rows.get(layer.id), ledger, now, layer.id in disabled, ttl, heard) for layer in LAYERS]
+
+
+def _status(
+    layer: Layer,
+    row: sa.Row[tuple[object, ...]] | None,
+    ledger: Coverage,
+    now: datetime,
+    disabled: bool,
+    ttl: timedelta,
+    heard: datetime | None,
+) -> SyncStatus:
+    if row is None:
+        return SyncStatus(
+            layer=layer.id,
+            status=Status.DISABLED if disabled else Status.UNKNOWN,
+            last_sync=None,
+            items_synced=0,
+            errors=[],
+            next_sync=None,
+            source=layer.source,
+            coverage=_coverage(layer, Status.UNKNOWN, ledger),
+        )
+    status, errors = Status(row.status), list(row.errors)
+    if status is Status.IN_PROGRESS and (row.lease_expires_at is None or row.lease_expires_at < now):
+        status = Status.FAILED
+        errors.append(f"the sync that started at {row.last_attempt.isoformat()} did not finish: its process is gone")
+    if layer.id is LayerId.PUBSUB and status is Status.SUCCESS and heard is not None:
+        vouched = row.as_of is not None and row.as_of > heard
+        if now - heard > listeners.ALIVE_FOR and not vouched:
+            status = Status.FAILED
+            errors.append(f"the listener was last heard of at {heard.isoformat()}: start 'lz-sync listen' again")
+    if disabled:
+        status = Status.DISABLED
+    elif status not in (Status.IN_PROGRESS, Status.UNKNOWN) and row.as_of is not None:
+        allowed = ttl if status is Status.FAILED else layer.stale_after
+        if allowed is not None and now - row.as_of > allowed:
+            status = Status.STALE
+    return SyncStatus(
+        layer=layer.id,
+        status=status,
+        last_sync=row.last_sync,
+        items_synced=row.items_synced,
+        errors=errors,
+        next_sync=row.next_sync,
+        items_changed=row.items_changed,
+        last_attempt=row.last_attempt,
+        consecutive_failures=row.consecutive_failures,
+        as_of=row.as_of,
+        source=layer.source,
+        coverage=_coverage(layer, status, ledger),
+    )
+
+
+def _coverage(layer: Layer, status: Status, ledger: Coverage) -> Coverage:
+    if layer.id in (LayerId.API, LayerId.PUBSUB):
+        return ledger
+    if status in (Status.SUCCESS, Status.IN_PROGRESS):
+        return Coverage(status=CoverageStatus.COMPLETE, complete=1)
+    if status is Status.PARTIAL:
+        return Coverage(status=CoverageStatus.PARTIAL, partial=1)
+    if status in (Status.STALE, Status.FAILED):
+        return Coverage(status=CoverageStatus.STALE, stale=1)
+    return Coverage(status=CoverageStatus.UNKNOWN, unknown=1)
+
+
+def recent(
+    connection: sa.Connection, *, limit: int, layer: LayerId | None = None, before: int | None = None
+) -> list[sa.Row[tuple[object, ...]]]:
+    """The newest rows of ``layer_runs``, newest first; with ``before``, only those with a smaller ``id``."""
+    query = sa.select(layer_runs).order_by(layer_runs.c.id.desc()).limit(limit)
+    if layer is not None:
+        query = query.where(layer_runs.c.layer == layer.value)
+    if before is not None:
+        query = query.where(layer_runs.c.id < before)
+    return list(connection.execute(query))
+
+
+def record_health(
+    connection: sa.Connection,
+    layer: LayerId,
+    *,
+    status: Status,
+    now: datetime,
+    items_synced: int,
+    items_changed: int,
+    as_of: datetime | None = None,
+    errors: Sequence[str] = (),
+    details: Mapping[str, Any] | None = None,
+) -> bool:
+    """Write the health of a layer that works all the time, without a run of its own (the listener).
+
+    A sync that holds the layer's lease is the one that writes its row: then nothing is written, and the answer is
+    ``False``. A status that differs from the one before becomes a ``sync_status`` event. Call inside
+    ``store.write(exclusive=f"layer:{layer}")``, the lock of the lease.
+
+    Args:
+        as_of: up to when the layer's data is true; ``None`` keeps what is known.
+    """
+    row = connection.execute(sa.select(layer_status).where(layer_status.c.layer == layer.value)).one_or_none()
+    if row is not None and row.lease_expires_at is not None and row.lease_expires_at >= now:
+        return False
+    before = None if row is None else row.status
+    failed = status is Status.FAILED
+    values: dict[str, Any] = {
+        "status": status.value,
+        "last_attempt": now,
+        "items_synced": items_synced,
+        "items_changed": items_changed,
+        "errors": list(errors),
+        "details": dict(details or {}),
+        "lease_holder": None,
+        "lease_expires_at": None,
+    }
+    if status is Status.SUCCESS:
+        values["last_sync"] = now
+    if as_of is not None:
+        values["as_of"] = as_of
+    if row is None:
+        connection.execute(layer_status.insert().values(layer=layer.value, consecutive_failures=int(failed), **values))
+    else:
+        values["consecutive_failures"] = row.consecutive_failures + (before != status.value) if failed else 0
+        connection.execute(layer_status.update().where(layer_status.c.layer == layer.value).values(**values))
+    if before != status.value:
+        data = {
+            "status": status.value,
+            "items_changed": items_changed,
+            "errors": list(errors),
+            "triggered_by": "listener",
+        }
+        event_log.append(connection, [NewEvent(EventType.SYNC_STATUS, layer, now, data=data)], recorded_at=now)
+    return True

@@ -1,0 +1,283 @@
+"""What the landing-zone repository holds, as rows: commits, files, documents, governance, gates, terraform, runbooks,
+portal commits.
+
+The readers in `sync.git` make these records; this module replaces the rows of a file as a whole, so that what is gone
+from a file is gone from its table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from lz_sync_dagster.sync.store.schema import (
+    commits,
+    documents,
+    enforcement_gates,
+    governance,
+    portal_commits,
+    runbooks,
+    synced_files,
+    terraform_blocks,
+)
+
+_CHUNK = 400
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRecord:
+    """A commit of the landing zone. Line counts are against the first parent."""
+
+    sha: str
+    committed_at: datetime
+    author_name: str
+    author_email: str
+    subject: str
+    parents: list[str]
+    files_changed: int
+    insertions: int
+    deletions: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedFile:
+    """A selected file. ``status``: ``synced``, or ``not_synced`` with a ``reason``. ``commit_sha``: the head when its
+    row last changed."""
+
+    path: str
+    destination: str | None
+    blob: str
+    size: int
+    status: str
+    reason: str | None
+    commit_sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A Markdown file. ``headings``: ``{"level": 1-6, "text": str, "line": int}`` in order; ``body``: its Markdown
+    text."""
+
+    path: str
+    title: str
+    headings: list[dict[str, Any]]
+    body: str
+    blob: str
+    commit_sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class GovernanceValue:
+    """A leaf of ``pmo.yaml``. ``key`` is its dotted path; list items are numbered from 0."""
+
+    key: str
+    value: Any
+    path: str
+    commit_sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """An enforcement gate, as ``ENFORCEMENT_GATES.md`` words it. ``line`` counts from 1."""
+
+    gate_id: str
+    title: str
+    phase: str | None
+    severity: str | None
+    blocks: str | None
+    validation: str | None
+    status: str | None
+    path: str
+    line: int
+    commit_sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class TerraformBlock:
+    """A top-level block of a ``.tf`` file.
+
+    Attributes:
+        address: as terraform writes it within its module: ``google_compute_network.hub``,
+        ``data.google_project.ops``, ``module.vpc``,
+            ``var.region``, ``local.name``, ``output.id``, ``provider.google``, ``terraform``.
+        module: the folder of the file.
+        references: addresses that its expressions mention.
+        labels: the ``labels`` argument; a value that is no literal is kept as its expression.
+        has_error: the block could be read only in part.
+    """
+
+    path: str
+    line: int
+    address: str
+    block_type: str
+    resource_type: str | None
+    name: str | None
+    module: str
+    provider: str | None
+    references: list[str]
+    labels: dict[str, str]
+    blob: str
+    has_error: bool
+    commit_sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunbookSection:
+    """A section of a runbook. ``commands``: ``{"language": str, "command": str, "line": int}`` in order."""
+
+    path: str
+    line: int
+    section: str
+    commands: list[dict[str, Any]]
+    commit_sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortalCommit:
+    """A commit that the sync made in the portal repository. Counts are of files, the manifest aside."""
+
+    sha: str
+    source_sha: str
+    branch: str
+    added: int
+    modified: int
+    deleted: int
+    triggered_by: str
+    pushed_at: datetime
+
+
+def known_commits(connection: sa.Connection) -> set[str]:
+    """Ids of the commits that are kept."""
+    return set(connection.scalars(sa.select(commits.c.sha)))
+
+
+def add_commits(connection: sa.Connection, records: Sequence[CommitRecord]) -> None:
+    """Keep commits that are not kept yet."""
+    _insert(connection, commits, records)
+
+
+def known_portal_commits(connection: sa.Connection) -> set[str]:
+    """Ids of the portal commits that are kept."""
+    return set(connection.scalars(sa.select(portal_commits.c.sha)))
+
+
+def add_portal_commits(connection: sa.Connection, records: Sequence[PortalCommit]) -> None:
+    """Keep portal commits that are not kept yet."""
+    _insert(connection, portal_commits, records)
+
+
+def files(connection: sa.Connection) -> dict[str, SyncedFile]:
+    """Every selected file of the last sync, by path."""
+    return {row.path: SyncedFile(*row) for row in connection.execute(sa.select(synced_files))}
+
+
+def replace_files(connection: sa.Connection, before: Mapping[str, SyncedFile], now: Iterable[SyncedFile]) -> None:
+    """Bring ``synced_files`` from ``before`` to ``now``; rows that stay the same are not written."""
+    after = {file.path: file for file in now}
+    changed = [file for path, file in after.items() if before.get(path) != file]
+    _delete(connection, synced_files, (before.keys() - after.keys()) | {file.path for file in changed})
+    _insert(connection, synced_files, changed)
+
+
+def replace_documents(connection: sa.Connection, paths: Collection[str], records: Sequence[Document]) -> None:
+    """Replace the documents of these paths."""
+    _replace(connection, documents, paths, records)
+
+
+def replace_terraform(connection: sa.Connection, paths: Collection[str], records: Sequence[TerraformBlock]) -> None:
+    """Replace the terraform blocks of these files."""
+    _replace(connection, terraform_blocks, paths, records)
+
+
+def replace_runbooks(connection: sa.Connection, paths: Collection[str], records: Sequence[RunbookSection]) -> None:
+    """Replace the sections of these runbooks."""
+    _replace(connection, runbooks, paths, records)
+
+
+def replace_governance(connection: sa.Connection, records: Sequence[GovernanceValue]) -> int:
+    """Make these the governance values. Returns how many keys were added, changed or removed; the others keep their
+    row."""
+    before = {row.key: GovernanceValue(*row) for row in connection.execute(sa.select(governance))}
+    after = {record.key: record for record in records}
+    gone = before.keys() - after.keys()
+    changed = [
+        record
+        for key, record in after.items()
+        if key not in before or (before[key].value, before[key].path) != (record.value, record.path)
+    ]
+    _delete_keys(connection, governance.c.key, gone | {record.key for record in changed})
+    _insert(connection, governance, changed)
+    return len(gone) + len(changed)
+
+
+def replace_gates(connection: sa.Connection, records: Sequence[Gate]) -> int:
+    """Make these the enforcement gates. Returns how many were added, changed or removed; the others keep their row."""
+    before = {row.gate_id: Gate(*row) for row in connection.execute(sa.select(enforcement_gates))}
+    after = {record.gate_id: record for record in records}
+    gone = before.keys() - after.keys()
+    changed = [
+        record
+        for key, record in after.items()
+        if key not in before or dataclasses.replace(before[key], commit_sha=record.commit_sha) != record
+    ]
+    _delete_keys(connection, enforcement_gates.c.gate_id, gone | {record.gate_id for record in changed})
+    _insert(connection, enforcement_gates, changed)
+    return len(gone) + len(changed)
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryCounts:
+    """How many rows each table has."""
+
+    commits: int
+    documents: int
+    governance: int
+    enforcement_gates: int
+    terraform_blocks: int
+    terraform_errors: int
+    runbooks: int
+    portal_commits: int
+
+
+def counts(connection: sa.Connection) -> RepositoryCounts:
+    """How many rows there are of each kind; ``terraform_errors``: blocks that could be read only in part."""
+
+    def count(table: sa.Table, *conditions: sa.ColumnElement[bool]) -> int:
+        return connection.scalar(sa.select(sa.func.count()).select_from(table).where(*conditions)) or 0
+
+    return RepositoryCounts(
+        commits=count(commits),
+        documents=count(documents),
+        governance=count(governance),
+        enforcement_gates=count(enforcement_gates),
+        terraform_blocks=count(terraform_blocks),
+        terraform_errors=count(terraform_blocks, terraform_blocks.c.has_error.is_(True)),
+        runbooks=count(runbooks),
+        portal_commits=count(portal_commits),
+    )
+
+
+def _replace(connection: sa.Connection, table: sa.Table, paths: Collection[str], records: Sequence[Any]) -> None:
+    _delete(connection, table, paths)
+    _insert(connection, table, records)
+
+
+def _delete(connection: sa.Connection, table: sa.Table, paths: Collection[str]) -> None:
+    _delete_keys(connection, table.c.path, paths)
+
+
+def _delete_keys(connection: sa.Connection, column: sa.Column[Any], keys: Collection[str]) -> None:
+    ordered = sorted(keys)
+    for start in range(0, len(ordered), _CHUNK):
+        connection.execute(column.table.delete().where(column.in_(ordered[start : start + _CHUNK])))
+
+
+def _insert(connection: sa.Connection, table: sa.Table, records: Sequence[Any]) -> None:
+    if records:
+        fields = [field.name for field in dataclasses.fields(records[0])]
+        connection.execute(table.insert(), [{name: getattr(record, name) for name in fields} for record in records])

@@ -1,0 +1,431 @@
+"""The one schema of the operational store, for SQLite and PostgreSQL alike. Queries live in the modules beside this
+one.
+
+Instants are `UTCDateTime`; the two instants of an asset's version are integers of nanoseconds, since Google's
+timestamps are finer than what `datetime` holds and versions are compared exactly.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Json = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+#: A key that counts up by itself: SQLite only does that for a column declared INTEGER.
+AutoKey = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+class UTCDateTime(sa.types.TypeDecorator[datetime]):
+    """A timezone-aware instant in UTC; a naive one is refused."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive datetime {value.isoformat()}: every instant needs a timezone")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _instant(name: str, *, nullable: bool = False, index: bool = False) -> sa.Column[datetime]:
+    return sa.Column(name, UTCDateTime(), nullable=nullable, index=index)
+
+
+# --- operations -------------------------------------------------------------------------------------------------------
+
+#: Counters that are taken inside a transaction. The row lock makes their values gap-free and ordered by commit.
+counters = sa.Table(
+    "counters",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+)
+
+#: One row per layer: its health now. ``lease_*`` make a layer single-flight across processes.
+layer_status = sa.Table(
+    "layer_status",
+    metadata,
+    sa.Column("layer", sa.String(16), primary_key=True),
+    sa.Column("status", sa.String(16), nullable=False),
+    _instant("last_sync", nullable=True),
+    _instant("last_attempt", nullable=True),
+    _instant("as_of", nullable=True),
+    _instant("next_sync", nullable=True),
+    sa.Column("items_synced", sa.BigInteger, nullable=False, default=0),
+    sa.Column("items_changed", sa.BigInteger, nullable=False, default=0),
+    sa.Column("errors", Json, nullable=False),
+    sa.Column("consecutive_failures", sa.Integer, nullable=False, default=0),
+    sa.Column("details", Json, nullable=False),
+    sa.Column("lease_holder", sa.String(200)),
+    _instant("lease_expires_at", nullable=True),
+)
+
+#: One row per sync of a layer.
+layer_runs = sa.Table(
+    "layer_runs",
+    metadata,
+    sa.Column("id", AutoKey, primary_key=True, autoincrement=True),
+    sa.Column("layer", sa.String(16), nullable=False, index=True),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("triggered_by", sa.String(200), nullable=False),
+    sa.Column("holder", sa.String(200), nullable=False),
+    _instant("started_at", index=True),
+    _instant("finished_at", nullable=True),
+    sa.Column("items_synced", sa.BigInteger, nullable=False, default=0),
+    sa.Column("items_changed", sa.BigInteger, nullable=False, default=0),
+    sa.Column("attempts", sa.Integer, nullable=False, default=1),
+    sa.Column("errors", Json, nullable=False),
+    sa.Column("details", Json, nullable=False),
+)
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("id", AutoKey, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("subject", sa.String(512), nullable=False),
+    sa.Column("severity", sa.String(16), nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    _instant("opened_at", index=True),
+    _instant("resolved_at", nullable=True),
+)
+
+audit_log = sa.Table(
+    "audit_log",
+    metadata,
+    sa.Column("id", AutoKey, primary_key=True, autoincrement=True),
+    _instant("at", index=True),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("action", sa.String(64), nullable=False),
+    sa.Column("target", sa.String(1024), nullable=False),
+    sa.Column("details", Json, nullable=False),
+)
+
+# --- layer 1: webhook -------------------------------------------------------------------------------------------------
+
+#: One row per accepted delivery. ``status``: pending, claimed, done, ignored.
+inbox = sa.Table(
+    "inbox",
+    metadata,
+    sa.Column("id", AutoKey, primary_key=True, autoincrement=True),
+    sa.Column("delivery_id", sa.String(128), nullable=False, unique=True),
+    sa.Column("body_hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("event", sa.String(64), nullable=False),
+    sa.Column("action", sa.String(64)),
+    sa.Column("repository", sa.String(256), nullable=False),
+    sa.Column("ref", sa.String(512)),
+    sa.Column("commit_claim", sa.String(64)),
+    sa.Column("actor", sa.String(200)),
+    sa.Column("status", sa.String(16), nullable=False, index=True),
+    sa.Column("reason", sa.Text),
+    sa.Column("run_id", sa.String(128)),
+    _instant("received_at"),
+    _instant("finished_at", nullable=True),
+)
+
+# --- layer 2: git -----------------------------------------------------------------------------------------------------
+
+commits = sa.Table(
+    "commits",
+    metadata,
+    sa.Column("sha", sa.String(64), primary_key=True),
+    _instant("committed_at", index=True),
+    sa.Column("author_name", sa.Text, nullable=False),
+    sa.Column("author_email", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("parents", Json, nullable=False),
+    sa.Column("files_changed", sa.Integer, nullable=False),
+    sa.Column("insertions", sa.Integer, nullable=False),
+    sa.Column("deletions", sa.Integer, nullable=False),
+)
+
+#: One row per file of the landing-zone repository that the mapping covers. ``status``: synced, not_synced.
+synced_files = sa.Table(
+    "synced_files",
+    metadata,
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("destination", sa.Text),
+    sa.Column("blob", sa.String(64), nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("commit_sha", sa.String(64), nullable=False),
+)
+
+documents = sa.Table(
+    "documents",
+    metadata,
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("headings", Json, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("blob", sa.String(64), nullable=False),
+    sa.Column("commit_sha", sa.String(64), nullable=False),
+)
+
+#: ``pmo.yaml``, one row per leaf; ``key`` is the dotted path.
+governance = sa.Table(
+    "governance",
+    metadata,
+    sa.Column("key", sa.String(512), primary_key=True),
+    sa.Column("value", Json),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("commit_sha", sa.String(64), nullable=False),
+)
+
+enforcement_gates = sa.Table(
+    "enforcement_gates",
+    metadata,
+    sa.Column("gate_id", sa.String(128), primary_key=True),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("phase", sa.Text),
+    sa.Column("severity", sa.Text),
+    sa.Column("blocks", sa.Text),
+    sa.Column("validation", sa.Text),
+    sa.Column("status", sa.Text),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("line", sa.Integer, nullable=False),
+    sa.Column("commit_sha", sa.String(64), nullable=False),
+)
+
+terraform_blocks = sa.Table(
+    "terraform_blocks",
+    metadata,
+    sa.Column("path", sa.String(1024), primary_key=True),
+    sa.Column("line", sa.Integer, primary_key=True),
+    sa.Column("address", sa.String(512), primary_key=True),
+    sa.Column("block_type", sa.String(64), nullable=False),
+    sa.Column("resource_type", sa.String(256)),
+    sa.Column("name", sa.String(256)),
+    sa.Column("module", sa.Text, nullable=False),
+    sa.Column("provider", sa.String(128)),
+    sa.Column("references", Json, nullable=False),
+    sa.Column("labels", Json, nullable=False),
+    sa.Column("blob", sa.String(64), nullable=False),
+    sa.Column("has_error", sa.Boolean, nullable=False),
+    sa.Column("commit_sha", sa.String(64), nullable=False),
+)
+
+runbooks = sa.Table(
+    "runbooks",
+    metadata,
+    sa.Column("path", sa.String(1024), primary_key=True),
+    sa.Column("line", sa.Integer, primary_key=True),
+    sa.Column("section", sa.Text, nullable=False),
+    sa.Column("commands", Json, nullable=False),
+    sa.Column("commit_sha", sa.String(64), nullable=False),
+)
+
+portal_commits = sa.Table(
+    "portal_commits",
+    metadata,
+    sa.Column("sha", sa.String(64), primary_key=True),
+    sa.Column("source_sha", sa.String(64), nullable=False),
+    sa.Column("branch", sa.Text, nullable=False),
+    sa.Column("added", sa.Integer, nullable=False),
+    sa.Column("modified", sa.Integer, nullable=False),
+    sa.Column("deleted", sa.Integer, nullable=False),
+    sa.Column("triggered_by", sa.String(200), nullable=False),
+    _instant("pushed_at", index=True),
+)
+
+# --- the truth core: layers 3 and 4 -----------------------------------------------------------------------------------
+
+#: One row per (full resource name, content type): its newest known version. See ``sync/state``.
+resources = sa.Table(
+    "resources",
+    metadata,
+    sa.Column("name", sa.String(1024), primary_key=True),
+    sa.Column("content_type", sa.String(16), primary_key=True),
+    sa.Column("asset_type", sa.String(128), nullable=False),
+    sa.Column("scope", sa.String(128), nullable=False),
+    sa.Column("project", sa.String(128), index=True),
+    sa.Column("location", sa.String(64)),
+    sa.Column("display_name", sa.String(512)),
+    sa.Column("deleted", sa.Boolean, nullable=False),
+    sa.Column("resource_id", sa.String(256)),
+    sa.Column("update_ns", sa.BigInteger, nullable=False),
+    sa.Column("observed_ns", sa.BigInteger, nullable=False),
+    sa.Column("seen_ns", sa.BigInteger, nullable=False),
+    sa.Column("absent_ns", sa.BigInteger),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("source", sa.String(16), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("ancestors", Json, nullable=False),
+    sa.Column("data", Json),
+    sa.Column("redacted", Json, nullable=False),
+    sa.Column("controls_decided", sa.Integer, nullable=False, default=0),
+    sa.Column("controls_failed", sa.Integer, nullable=False, default=0),
+    sa.Column("controls_unknown", sa.Integer, nullable=False, default=0),
+    _instant("changed_at", index=True),
+    sa.Index("ix_resources_scope_type", "scope", "content_type", "asset_type", "deleted"),
+    sa.Index("ix_resources_type_name", "content_type", "asset_type", "deleted", "name"),
+)
+
+#: Superseded versions of resources: what was current before the row in ``resources``. An unchanged resource has none.
+resource_versions = sa.Table(
+    "resource_versions",
+    metadata,
+    sa.Column("name", sa.String(1024), primary_key=True),
+    sa.Column("content_type", sa.String(16), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("deleted", sa.Boolean, nullable=False),
+    sa.Column("resource_id", sa.String(256)),
+    sa.Column("update_ns", sa.BigInteger, nullable=False),
+    sa.Column("observed_ns", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("source", sa.String(16), nullable=False),
+    sa.Column("data", Json),
+    _instant("changed_at"),
+)
+
+#: One row per read of a scope × type × content. Only complete ones count for absence.
+snapshots = sa.Table(
+    "snapshots",
+    metadata,
+    sa.Column("id", AutoKey, primary_key=True, autoincrement=True),
+    sa.Column("scope", sa.String(128), nullable=False),
+    sa.Column("asset_type", sa.String(128), nullable=False),
+    sa.Column("content_type", sa.String(16), nullable=False),
+    sa.Column("read_ns", sa.BigInteger, nullable=False),
+    sa.Column("complete", sa.Boolean, nullable=False),
+    sa.Column("assets", sa.BigInteger, nullable=False),
+    _instant("finished_at"),
+    sa.Index("ix_snapshots_ledger", "scope", "content_type", "asset_type", "complete", "read_ns"),
+)
+
+#: One row per scope × type × content: is it known, since when, and if not, why.
+coverage = sa.Table(
+    "coverage",
+    metadata,
+    sa.Column("scope", sa.String(128), primary_key=True),
+    sa.Column("asset_type", sa.String(128), primary_key=True),
+    sa.Column("content_type", sa.String(16), primary_key=True),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("reason", sa.String(32)),
+    sa.Column("detail", sa.Text),
+    sa.Column("remedy", sa.Text),
+    _instant("since"),
+    _instant("checked_at"),
+    sa.Column("complete_read_ns", sa.BigInteger),
+    sa.Column("assets", sa.BigInteger),
+)
+
+#: An open row stops deletions of a scope × type × content until a person confirms them.
+breakers = sa.Table(
+    "breakers",
+    metadata,
+    sa.Column("scope", sa.String(128), primary_key=True),
+    sa.Column("asset_type", sa.String(128), primary_key=True),
+    sa.Column("content_type", sa.String(16), primary_key=True),
+    sa.Column("known", sa.BigInteger, nullable=False),
+    sa.Column("lost", sa.BigInteger, nullable=False),
+    _instant("opened_at"),
+)
+
+#: One row per (control, resource) that does not meet it, kept after it was resolved.
+findings = sa.Table(
+    "findings",
+    metadata,
+    sa.Column("id", AutoKey, primary_key=True, autoincrement=True),
+    sa.Column("control", sa.String(64), nullable=False),
+    sa.Column("framework", sa.String(64), nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("severity", sa.String(16), nullable=False),
+    sa.Column("source", sa.String(16), nullable=False),
+    sa.Column("resource", sa.String(1024), nullable=False, index=True),
+    sa.Column("content_type", sa.String(16), nullable=False),
+    sa.Column("asset_type", sa.String(128), nullable=False),
+    sa.Column("project", sa.String(128)),
+    sa.Column("message", sa.Text, nullable=False),
+    _instant("opened_at", index=True),
+    _instant("resolved_at", nullable=True),
+    sa.Column("resolution", sa.String(64)),
+)
+
+#: Everything that happened, in the order it was committed; the live feed is this table.
+event_log = sa.Table(
+    "event_log",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("event_type", sa.String(32), nullable=False),
+    sa.Column("layer", sa.String(16), nullable=False),
+    _instant("timestamp"),
+    sa.Column("resource", Json),
+    sa.Column("data", Json, nullable=False),
+    sa.Column("synthetic", sa.Boolean, nullable=False),
+    _instant("recorded_at"),
+)
+
+#: Pub/Sub messages that were handled: a redelivery is recognised by its id.
+handled_messages = sa.Table(
+    "handled_messages",
+    metadata,
+    sa.Column("subscription", sa.String(256), primary_key=True),
+    sa.Column("message_id", sa.String(128), primary_key=True),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    _instant("published_at", nullable=True),
+    _instant("handled_at", index=True),
+)
+
+#: One row per listener process that is running, or died without saying so.
+listeners = sa.Table(
+    "listeners",
+    metadata,
+    sa.Column("holder", sa.String(200), primary_key=True),
+    sa.Column("subscription", sa.String(256), nullable=False),
+    sa.Column("connected", sa.Boolean, nullable=False),
+    _instant("started_at"),
+    _instant("seen_at"),
+    _instant("as_of", nullable=True),
+)
+
+#: Input that could not be used, kept for a person to look at (redacted and cut to a cap).
+dead_letters = sa.Table(
+    "dead_letters",
+    metadata,
+    sa.Column("id", AutoKey, primary_key=True, autoincrement=True),
+    sa.Column("layer", sa.String(16), nullable=False),
+    sa.Column("origin", sa.String(512), nullable=False),
+    sa.Column("key", sa.String(512), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    _instant("received_at", index=True),
+    sa.UniqueConstraint("origin", "key"),
+)
+
+# --- layer 5: analytics -----------------------------------------------------------------------------------------------
+
+#: The published mart ``fct_daily_lz_metrics``: one row per (date, source, currency).
+daily_metrics = sa.Table(
+    "daily_metrics",
+    metadata,
+    sa.Column("date", sa.Date, primary_key=True),
+    sa.Column("source", sa.String(128), primary_key=True),
+    sa.Column("currency", sa.String(3), primary_key=True),
+    sa.Column("total_resources", sa.BigInteger),
+    sa.Column("resources_with_violations", sa.BigInteger),
+    sa.Column("total_cost", sa.Numeric(20, 6)),
+    sa.Column("avg_compliance", sa.Double),
+    sa.Column("coverage", sa.String(16), nullable=False),
+    _instant("as_of"),
+)

