@@ -93,7 +93,10 @@ def digest_of(data: Mapping[str, Any] | None) -> str:
 
 
 def whole_numbers(value: Any) -> Any:
-    """Turn doubles that are whole into integers: a snapshot's ``Struct`` has doubles only, the feed's JSON has both."""
+    """Turn doubles that are whole into integers: a snapshot's ``Struct`` has doubles only, the feed's JSON has both.
+
+    Whoever makes an asset's JSON normalizes it, so that one content has one digest, whichever source tells it.
+    """
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Mapping):
@@ -123,8 +126,8 @@ def observe(
     """Make an observation of an asset in Cloud Asset's JSON form (REST camelCase or export snake_case keys).
 
     Args:
-        asset: ``name``, ``assetType``, ``updateTime``, ``ancestors``, and one of ``resource``, ``iamPolicy``,
-            ``orgPolicy``.
+        asset: ``name``, ``assetType``, ``updateTime``, ``ancestors``, and one of ``resource``, ``iamPolicy`` and
+            ``orgPolicy``; its numbers as `whole_numbers` leaves them.
         content_type: which part to take; by default the one that is present, ``RESOURCE`` first.
 
     Raises:
@@ -163,7 +166,7 @@ def observe(
         update_ns = max(update_ns, observed_ns)
     redacted: tuple[str, ...] = ()
     if data is not None:
-        data, redacted = redact(whole_numbers(data))
+        data, redacted = redact(data)
     identifier = data.get("id") if data is not None and content_type is ContentType.RESOURCE else None
     return Observation(
         name=name,

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from enum import Enum, auto
+from functools import lru_cache
 from typing import Any
 
 REDACTED = "[redacted]"
+
+#: What may hold a secret; numbers, booleans and nulls do not.
+_NESTED = (str, dict, list, tuple, Mapping)
 
 #: Instance metadata whose value is a setting, not a secret. Every other value is removed: startup scripts and ssh
 #: keys live there.
@@ -89,10 +94,10 @@ _ASSIGNED = re.compile(
     r"""(\b\w*(?:password|passwd|secret|token|api_?key|private_?key)\w*["']?\s*[=:]\s*["'])([^"'\s$<{\[]{8,})(["'])""",
     re.IGNORECASE,
 )
-_MAY_BE_SECRET = re.compile(
-    r"PRIVATE KEY|gh[pousr]_|github_pat_|glpat-|ya29\.|GOCSPX-|AIza|AKIA|ASIA|xox|k_live_|eyJ|://|password|passwd|secret|token|key",
-    re.IGNORECASE,
-)
+#: A token is at least this long; shorter texts cannot hold one.
+_SHORTEST_TOKEN = 16
+#: What every token of `_SECRET_TEXT` begins with: a quick look before the careful one.
+_TOKEN_HINT = re.compile(r"PRIVATE KEY|gh[pousr]_|github_pat_|glpat-|ya29\.|GOCSPX-|AIza|A[KS]IA|xox|[sr]k_live_|eyJ")
 
 
 def redact(data: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -112,23 +117,50 @@ def redact(data: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 def redact_text(text: str) -> str:
     """Return a text without what looks like a secret: private keys, tokens, passwords in URLs and literals."""
-    if not _MAY_BE_SECRET.search(text):
-        return text
-    text = _SECRET_TEXT.sub(REDACTED, text)
-    text = _URL_PASSWORD.sub(rf"\g<1>{REDACTED}\g<3>", text)
-    return _ASSIGNED.sub(rf"\g<1>{REDACTED}\g<3>", text)
+    if len(text) >= _SHORTEST_TOKEN and _TOKEN_HINT.search(text):
+        text = _SECRET_TEXT.sub(REDACTED, text)
+    if "@" in text and "://" in text:
+        text = _URL_PASSWORD.sub(rf"\g<1>{REDACTED}\g<3>", text)
+    if '"' in text or "'" in text:
+        text = _ASSIGNED.sub(rf"\g<1>{REDACTED}\g<3>", text)
+    return text
+
+
+class _Kind(Enum):
+    """What a field's name says of its content."""
+
+    SECRET = auto()
+    ENVIRONMENT = auto()
+    METADATA = auto()
+    PLAIN = auto()
+
+
+@lru_cache(maxsize=16_384)
+def _kind(name: str) -> _Kind:
+    field = name.lower().replace("_", "").replace("-", "")
+    if field in _WHOLLY_SECRET or field.endswith(("password", "privatekey", "clientsecret")):
+        return _Kind.SECRET
+    if field in ("env", "environment"):
+        return _Kind.ENVIRONMENT
+    if field in ("metadata", "commoninstancemetadata"):
+        return _Kind.METADATA
+    return _Kind.PLAIN
 
 
 def _mapping(data: Mapping[str, Any], path: str, paths: list[str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in data.items():
-        below = f"{path}.{key}" if path else str(key)
-        field = str(key).lower().replace("_", "").replace("-", "")
-        if field in _WHOLLY_SECRET or field.endswith(("password", "privatekey", "clientsecret")):
+        name = str(key)
+        kind = _kind(name)
+        if kind is _Kind.PLAIN and not isinstance(value, _NESTED):
+            result[key] = value
+            continue
+        below = f"{path}.{name}" if path else name
+        if kind is _Kind.SECRET:
             result[key] = _everything(value, below, paths)
-        elif field in ("env", "environment") and isinstance(value, list | Mapping):
+        elif kind is _Kind.ENVIRONMENT and isinstance(value, list | Mapping):
             result[key] = _values(value, below, paths, safe=frozenset())
-        elif field in ("metadata", "commoninstancemetadata") and isinstance(value, Mapping):
+        elif kind is _Kind.METADATA and isinstance(value, Mapping):
             result[key] = _metadata(value, below, paths)
         else:
             result[key] = _value(value, below, paths)

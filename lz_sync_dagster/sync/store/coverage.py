@@ -82,6 +82,14 @@ def forget(connection: sa.Connection, parts: Iterable[tuple[str, str, str]]) -> 
         )
 
 
+def types_read(connection: sa.Connection) -> frozenset[str]:
+    """Asset types whose resources were read completely at least once, in at least one scope."""
+    query = sa.select(coverage.c.asset_type).where(
+        coverage.c.content_type == "RESOURCE", coverage.c.complete_read_ns.is_not(None)
+    )
+    return frozenset(connection.scalars(query.distinct()))
+
+
 def summary(connection: sa.Connection, *, now: datetime, ttl: timedelta) -> Coverage:
     """The whole ledger in one `Coverage`. A row that no complete read proved within ``ttl`` counts as stale.
 

@@ -25,6 +25,11 @@ def _dumps(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
+def _loads(value: Any) -> Any:
+    """SQLite gives a JSON number back as a number, since it keeps it as one."""
+    return value if isinstance(value, int | float) else orjson.loads(value)
+
+
 class Store:
     """The operational store. Holds a connection pool; safe to share between threads."""
 
@@ -89,7 +94,7 @@ def open_store(url: str, *, migrate: bool = True) -> Store:
         engine = sa.create_engine(
             parsed.set(drivername="postgresql+psycopg2"),
             json_serializer=_dumps,
-            json_deserializer=orjson.loads,
+            json_deserializer=_loads,
             pool_pre_ping=True,
             executemany_mode="values_plus_batch",
         )
@@ -125,7 +130,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     engine = sa.create_engine(
         url,
         json_serializer=_dumps,
-        json_deserializer=orjson.loads,
+        json_deserializer=_loads,
         connect_args={"check_same_thread": False, "timeout": 60},
     )
 

@@ -1,5 +1,4 @@
-"""The inbox: deliveries that were accepted, until a sync has dealt with them. `sync.webhook` decides; this module
-reads and writes.
+"""The inbox: webhook deliveries until a sync has settled them. `sync.webhook` decides; this module reads and writes.
 
 A delivery is known by its id and by the hash of its body, for as long as the inbox keeps it: the id is not signed, so
 a captured body that comes again under another id is the same delivery.

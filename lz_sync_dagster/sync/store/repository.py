@@ -1,5 +1,4 @@
-"""What the landing-zone repository holds, as rows: commits, files, documents, governance, gates, terraform, runbooks,
-portal commits.
+"""What the landing-zone repository holds, as rows: commits, files, and what the readers of `sync.git` found in them.
 
 The readers in `sync.git` make these records; this module replaces the rows of a file as a whole, so that what is gone
 from a file is gone from its table.

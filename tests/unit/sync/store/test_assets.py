@@ -20,6 +20,7 @@ from tests.conftest import NOW
 
 SCOPE, TYPE = "organizations/1", "compute.googleapis.com/Firewall"
 PART = (SCOPE, TYPE, "RESOURCE")
+BREAKER = Breaker()
 
 
 def asset(name: str, *, update: int, observed: int, source=Source.FEED, deleted=False, **data) -> Observation:
@@ -44,7 +45,7 @@ def take(store: Store, *items: Observation, announce=True) -> assets.Applied:
         return assets.apply(connection, items, layer=LayerId.PUBSUB, now=NOW, evaluate=judge, announce=announce)
 
 
-def read(store: Store, read_ns: int, *items: Observation, breaker=Breaker()) -> assets.ReadResult:
+def read(store: Store, read_ns: int, *items: Observation, breaker=BREAKER) -> assets.ReadResult:
     take(store, *items)
     with store.write(exclusive=assets.LOCK) as connection:
         return assets.complete_read(

@@ -65,9 +65,13 @@ def test_a_reader_that_follows_the_log_never_misses_an_event(store: Store) -> No
 
 
 def test_a_rolled_back_event_leaves_no_gap(store: Store) -> None:
-    with pytest.raises(InterruptedError), store.write() as connection:
-        event_log.append(connection, [event("lost")], recorded_at=NOW)
-        raise InterruptedError
+    def interrupted() -> None:
+        with store.write() as connection:
+            event_log.append(connection, [event("lost")], recorded_at=NOW)
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        interrupted()
     with store.write() as connection:
         assert event_log.append(connection, [event("kept")], recorded_at=NOW) == 1
     with store.read() as connection:

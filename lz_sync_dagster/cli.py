@@ -1,0 +1,287 @@
+"""``lz-sync``: the command line. Thin: each command loads the settings, opens the store and calls the domain.
+
+Imports are lazy, so that ``--help`` needs neither Dagster nor a database.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lz_sync_dagster import __version__
+
+if TYPE_CHECKING:
+    from lz_sync_dagster.config import Settings
+    from lz_sync_dagster.sync.foreground import ForegroundResult
+    from lz_sync_dagster.sync.models import SyncStatus
+    from lz_sync_dagster.sync.progress import Progress
+    from lz_sync_dagster.sync.store import Store
+
+app = typer.Typer(
+    name="lz-sync",
+    help="Keeps a Portal in live sync with a Google Cloud landing zone.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+db = typer.Typer(help="The operational store's schema.", no_args_is_help=True)
+app.add_typer(db, name="db")
+
+EXIT_NOT_IN_SYNC = 1
+EXIT_USAGE = 2
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="LZ_SYNC_CONFIG", help="The settings file (default: ./sync_config.yaml)."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+
+
+class SyncTarget(StrEnum):
+    """What ``lz-sync sync`` takes."""
+
+    WEBHOOK = "webhook"
+    GIT = "git"
+    INVENTORY = "inventory"
+    EVENTS = "events"
+    ANALYTICS = "analytics"
+    ALL = "all"
+
+
+def main() -> None:
+    """Entry point: a known error becomes one line on stderr and an exit code."""
+    from lz_sync_dagster.config import ConfigError
+    from lz_sync_dagster.sync.errors import SyncError
+
+    try:
+        app()
+    except ConfigError as error:
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_USAGE)
+    except SyncError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_NOT_IN_SYNC)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"lz-sync {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    from lz_sync_dagster.sync.logging import configure_logging
+
+    configure_logging(level=logging.DEBUG if verbose else logging.INFO)
+
+
+@contextmanager
+def _opened(config: Path | None) -> Iterator[tuple[Settings, Store]]:
+    from lz_sync_dagster.config import load_settings
+    from lz_sync_dagster.sync.store import open_store
+
+    settings = load_settings(config)
+    with open_store(settings.store_url) as store:
+        yield settings, store
+
+
+@app.command()
+def sync(
+    target: Annotated[SyncTarget, typer.Argument(help="The layer to sync, or all of them.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Sync one layer, or all, in the foreground. Exits with 1 unless each ends in success."""
+    from lz_sync_dagster.sync import foreground
+    from lz_sync_dagster.sync.timing import utcnow
+
+    with _opened(config) as (settings, store):
+        with _bars() as progress:
+            results = foreground.sync_layers(
+                settings,
+                store,
+                foreground.layers_of(target),
+                triggered_by=f"manual:{getpass.getuser()}",
+                clock=utcnow,
+                sleep=time.sleep,
+                progress=progress,
+            )
+        if as_json:
+            _print_json(foreground.report(settings, store, results, now=utcnow()))
+        else:
+            _print_results(results)
+    if not foreground.succeeded(results):
+        raise typer.Exit(EXIT_NOT_IN_SYNC)
+
+
+@app.command()
+def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show the health of the five layers."""
+    from lz_sync_dagster.sync.store import layer_runs
+    from lz_sync_dagster.sync.timing import utcnow
+
+    with _opened(config) as (settings, store):
+        now = utcnow()
+        with store.read() as connection:
+            statuses = layer_runs.statuses(connection, now=now, disabled=settings.disabled_layers)
+    if as_json:
+        _print_json({"layers": [item.model_dump(mode="json") for item in statuses], "as_of": now.isoformat()})
+    else:
+        _print_statuses(statuses, {})
+
+
+@app.command()
+def portal(
+    config: ConfigOption = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 8080,
+) -> None:
+    """Serve the Portal: the API, the live feed, the webhook and the "LZ Sync" pages."""
+    from lz_sync_dagster.portal.server import serve
+
+    with _opened(config) as (settings, store):
+        serve(settings, store, host, port)
+
+
+@app.command()
+def listen(config: ConfigOption = None) -> None:
+    """Listen to the asset feed until SIGINT or SIGTERM."""
+    from lz_sync_dagster.sync.events.listener import run_listener
+    from lz_sync_dagster.sync.timing import utcnow
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with _opened(config) as (settings, store):
+        run_listener(settings, store, utcnow, stop)
+
+
+@db.command("migrate")
+def migrate(config: ConfigOption = None) -> None:
+    """Bring the store to the schema of this version."""
+    from lz_sync_dagster.config import load_settings
+    from lz_sync_dagster.sync.store import open_store
+    from lz_sync_dagster.sync.store.migrations import upgrade
+
+    with open_store(load_settings(config).store_url, migrate=False) as store:
+        before, after = upgrade(store.engine)
+    typer.echo(f"at revision {after} already" if before == after else f"migrated from {before or 'empty'} to {after}")
+
+
+@db.command("status")
+def db_status(config: ConfigOption = None) -> None:
+    """Say which schema revision the store is at. Exits with 1 if it is not the newest."""
+    from lz_sync_dagster.config import load_settings
+    from lz_sync_dagster.sync.store import open_store
+    from lz_sync_dagster.sync.store.migrations import current_revision, newest_revision
+
+    with open_store(load_settings(config).store_url, migrate=False) as store, store.read() as connection:
+        current = current_revision(connection)
+    newest = newest_revision()
+    typer.echo(f"at revision {current or 'none'}, newest is {newest}")
+    if current != newest:
+        typer.echo("run 'lz-sync db migrate'", err=True)
+        raise typer.Exit(EXIT_NOT_IN_SYNC)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    typer.echo(json.dumps(document, indent=2))
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[Any], Progress]]:
+    """Progress bars on stderr; without a terminal, one line per step."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    from lz_sync_dagster.layers import LayerId, layer
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda layer_id: _lines(layer(layer_id).title)
+        return
+    columns = (
+        TextColumn("{task.fields[layer]:<16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Bars(*columns, console=console, transient=True) as bars:
+
+        def of_layer(layer_id: LayerId) -> Progress:
+            task = bars.add_task("starting", total=None, layer=layer(layer_id).title)
+
+            def report(what: str, done: int, total: int | None) -> None:
+                bars.update(task, description=what, completed=done, total=total)
+
+            return report
+
+        yield of_layer
+
+
+def _lines(title: str) -> Progress:
+    last = ""
+
+    def report(what: str, done: int, total: int | None) -> None:
+        nonlocal last
+        step = what.split(" ", 1)[0]
+        if step != last:
+            last = step
+            typer.echo(f"{title}: {what}" + ("" if total is None else f" ({done}/{total})"), err=True)
+
+    return report
+
+
+def _print_results(results: Sequence[ForegroundResult]) -> None:
+    _print_statuses([result.status for result in results], {result.status.layer: result.seconds for result in results})
+
+
+def _print_statuses(statuses: Sequence[SyncStatus], seconds: dict[Any, float]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lz_sync_dagster.layers import layer
+
+    colors = {"success": "green", "partial": "yellow", "stale": "yellow", "failed": "red", "in_progress": "cyan"}
+    table = Table(title="LZ Sync")
+    for heading in ("Layer", "Status", "Items", "Changed", "As of (UTC)", "Coverage"):
+        table.add_column(heading, justify="right" if heading in ("Items", "Changed") else "left")
+    if seconds:
+        table.add_column("Seconds", justify="right")
+    for item in statuses:
+        known = item.as_of is not None
+        row = [
+            f"{layer(item.layer).number} {layer(item.layer).title}",
+            f"[{colors.get(item.status, 'white')}]{item.status}[/]",
+            f"{item.items_synced:,}" if known else "unknown",
+            f"{item.items_changed:,}" if known else "unknown",
+            item.as_of.strftime("%Y-%m-%d %H:%M:%S") if item.as_of is not None else "never",
+            item.coverage.status.value,
+        ]
+        table.add_row(*row, *([f"{seconds.get(item.layer, 0.0):.1f}"] if seconds else []))
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    for item in statuses:
+        for error in item.errors:
+            console.print(f"{layer(item.layer).title}: {error}", style="red", markup=False, soft_wrap=True)

@@ -1,0 +1,255 @@
+"""Controls as data: which fields of an asset decide, and what they say. The controls themselves are in ``policies/``.
+
+A control never passes for lack of data: a missing field, a redacted value or an expression that cannot be evaluated is
+``UNKNOWN``. Rules that need the clock are not controls here, since a verdict is kept until its asset changes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal
+
+import cel
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lz_sync_dagster.sync.compliance.verdict import Outcome, Verdict
+from lz_sync_dagster.sync.errors import Reason, SyncError
+
+_FIELD = re.compile(r"\bdata\.([A-Za-z_]\w*)")
+_PORTS = re.compile(r"^(\d+)(?:-(\d+))?$")
+_MISSING = object()
+#: What CEL raises when the data has another shape than the expression expects.
+_UNDECIDABLE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
+_NOT_ABOUT, _REDACTED = "not about this asset", "redacted"
+
+
+class _Control(BaseModel):
+    """One control of a policy file.
+
+    ``needs``: dotted paths that must be there for the control to be decided; ``a|b`` is met by either. ``applies``,
+    ``undecided`` and ``passes`` are CEL over ``data``; ``message`` is a template with ``{name}`` and ``{data[key]}``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(pattern=r"^\d+(\.\d+)+$")
+    title: str = Field(min_length=1)
+    severity: Literal["low", "medium", "high", "critical"]
+    asset_types: list[str] = Field(min_length=1)
+    content_type: Literal["RESOURCE", "IAM_POLICY", "ORG_POLICY"] = "RESOURCE"
+    needs: list[str] = Field(min_length=1)
+    applies: str | None = None
+    undecided: str | None = None
+    passes: str
+    message: str
+
+
+class _PolicyFile(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    framework: str = Field(pattern=r"^[a-z0-9][a-z0-9.\-]*$")
+    source: Literal["cis", "scc", "orgpolicy", "gate"]
+    controls: list[_Control] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control, compiled.
+
+    ``needs`` holds for each requirement its alternatives, each a path. ``rule`` is the whole of it in one expression,
+    ``applies`` only what decides whether the control is about an asset.
+    """
+
+    id: str
+    framework: str
+    source: str
+    title: str
+    severity: str
+    asset_types: tuple[str, ...]
+    content_type: str
+    needs: tuple[tuple[tuple[str, ...], ...], ...]
+    message: str
+    fields: frozenset[str]
+    applies: Any
+    rule: Any
+    calls: Mapping[str, Any]
+
+    def evaluate(self, name: str, data: Mapping[str, Any]) -> Verdict | None:
+        """The verdict on one asset; ``None`` if the control is not about it."""
+        # Handing over only the fields that the expressions read is what makes this fast: CEL converts all it is given.
+        scope: dict[str, Any] = {"data": {key: data[key] for key in self.fields if key in data}, **self.calls}
+        missing = self._missing(data)
+        try:
+            if missing is not None:
+                applies = self.applies is None or self.applies.execute(scope)
+                return None if applies is False else self._unknown(missing)
+            result = self.rule.execute(scope)
+        except _UNDECIDABLE as error:
+            return self._unknown(missing or f"the data does not decide it: {' '.join(str(error).split())[:200]}")
+        if result is True:
+            return self._verdict(Outcome.PASS, "")
+        if result is False:
+            return self._verdict(Outcome.FAIL, self.message.format(name=name, data=data))
+        if result == _NOT_ABOUT:
+            return None
+        if result == _REDACTED:
+            return self._unknown("the value that decides was redacted")
+        return self._unknown(f"the rule gives {result!r}, neither true nor false")
+
+    def _missing(self, data: Mapping[str, Any]) -> str | None:
+        for alternatives in self.needs:
+            found = [value for path in alternatives if (value := _at(data, path)) is not _MISSING]
+            if not found:
+                return f"the inventory does not carry {' or '.join('.'.join(path) for path in alternatives)}"
+            if "[redacted]" in found:
+                return f"{'.'.join(alternatives[0])} was redacted"
+        return None
+
+    def _unknown(self, message: str) -> Verdict:
+        return self._verdict(Outcome.UNKNOWN, message)
+
+    def _verdict(self, outcome: Outcome, message: str) -> Verdict:
+        return Verdict(self.id, self.framework, self.title, self.severity, self.source, outcome, message)
+
+
+class Controls:
+    """A set of controls, by what they are about. `evaluate` is an `Evaluator`."""
+
+    def __init__(self, controls: Iterable[Control]) -> None:
+        self.all: tuple[Control, ...] = tuple(controls)
+        by_kind: dict[tuple[str, str], list[Control]] = {}
+        for control in self.all:
+            for asset_type in control.asset_types:
+                by_kind.setdefault((asset_type, control.content_type), []).append(control)
+        self._by_kind = {kind: tuple(found) for kind, found in by_kind.items()}
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    @property
+    def kinds(self) -> frozenset[tuple[str, str]]:
+        """The (asset type, content type) that controls are about: what has to be read for them."""
+        return frozenset(self._by_kind)
+
+    def about(self, asset_type: str, content_type: str) -> tuple[Control, ...]:
+        """The controls about an asset type and content type."""
+        return self._by_kind.get((asset_type, content_type), ())
+
+    def evaluate(self, asset_type: str, content_type: str, name: str, data: Mapping[str, Any]) -> list[Verdict]:
+        """What each control that applies says of an asset's redacted content (JSON form, camelCase keys)."""
+        controls = self._by_kind.get((asset_type, content_type))
+        if controls is None:
+            return []
+        return [verdict for control in controls if (verdict := control.evaluate(name, data)) is not None]
+
+
+def load_controls() -> Controls:
+    """The controls that the package ships.
+
+    Raises:
+        SyncError: a policy file is not valid; one line, naming file and key.
+    """
+    folder = resources.files("lz_sync_dagster") / "policies"
+    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
+    if not files:
+        raise _invalid("there are no policy files", "lz_sync_dagster/policies", "install the package again")
+    return parse_controls({entry.name: entry.read_text(encoding="utf-8") for entry in files})
+
+
+def parse_controls(files: Mapping[str, str]) -> Controls:
+    """Controls of policy files, given as file name → YAML text.
+
+    Raises:
+        SyncError: a file is not valid, or two controls of one framework have the same id for the same asset type.
+    """
+    controls: list[Control] = []
+    seen: dict[tuple[str, str, str], str] = {}
+    for file, text in files.items():
+        for control in _parse(file, text):
+            for asset_type in control.asset_types:
+                key = (control.framework, control.id, asset_type)
+                if key in seen:
+                    raise _invalid(
+                        f"control {control.id} is there twice for {asset_type}", file, f"it is in {seen[key]} as well"
+                    )
+                seen[key] = file
+            controls.append(control)
+    return Controls(controls)
+
+
+def _parse(file: str, text: str) -> list[Control]:
+    try:
+        policy = _PolicyFile.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise _invalid(" ".join(str(error).split()), file, "write valid YAML") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise _invalid(f"{where}: {first['msg']}", file, "docs/controls.md describes the keys") from error
+    return [_compile(file, policy, control) for control in policy.controls]
+
+
+def _compile(file: str, policy: _PolicyFile, control: _Control) -> Control:
+    for key in ("applies", "undecided", "passes"):
+        expression = getattr(control, key)
+        try:
+            cel.compile(expression or "true")
+        except ValueError as error:
+            line = str(error).splitlines()[0]
+            raise _invalid(f"control {control.id}, {key}: {line}", file, "write valid CEL") from error
+    rule = control.passes
+    if control.undecided is not None:
+        rule = f"({control.undecided}) ? {_REDACTED!r} : ({rule})"
+    if control.applies is not None:
+        rule = f"({control.applies}) ? ({rule}) : {_NOT_ABOUT!r}"
+    expressions = " ".join(filter(None, (control.applies, control.undecided, control.passes)))
+    try:
+        control.message.format(name="", data=_AnyKey())
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise _invalid(f"control {control.id}, message: {error!r}", file, "use {name} and {data[key]} only") from error
+    return Control(
+        id=control.id,
+        framework=policy.framework,
+        source=policy.source,
+        title=control.title,
+        severity=control.severity,
+        asset_types=tuple(control.asset_types),
+        content_type=control.content_type,
+        needs=tuple(tuple(tuple(path.split(".")) for path in need.split("|")) for need in control.needs),
+        message=control.message,
+        fields=frozenset(_FIELD.findall(expressions)),
+        calls={"covers": covers} if "covers(" in expressions else {},
+        applies=None if control.applies is None else cel.compile(control.applies),
+        rule=cel.compile(rule),
+    )
+
+
+class _AnyKey(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        return key
+
+
+def covers(ports: str, port: float) -> bool:
+    """Whether ``22`` or ``20-25``, as firewall rules write it, covers a port. Raises ``ValueError`` for other text."""
+    match = _PORTS.match(ports)
+    if match is None:
+        raise ValueError(f"{ports!r} is neither a port nor a range of ports")
+    first = int(match[1])
+    return first <= port <= int(match[2] or first)
+
+
+def _at(data: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = data
+    for key in path:
+        if not isinstance(value, Mapping) or value.get(key) is None:
+            return _MISSING
+        value = value[key]
+    return value
+
+
+def _invalid(what: str, file: str, remedy: str) -> SyncError:
+    return SyncError(what, where=f"policies/{file.removeprefix('policies/')}", remedy=remedy, reason=Reason.INVALID)

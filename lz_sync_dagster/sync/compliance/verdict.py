@@ -1,0 +1,33 @@
+"""What a control says of one asset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Outcome(StrEnum):
+    """``UNKNOWN``: the data does not decide it. It is never counted as a pass."""
+
+    PASS = "pass"  # noqa: S105 - not a password
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One control's verdict. ``source`` is where the rule comes from: ``cis``, ``scc``, ``orgpolicy`` or ``gate``."""
+
+    control: str
+    framework: str
+    title: str
+    severity: str
+    source: str
+    outcome: Outcome
+    message: str
+
+
+#: (asset type, content type, full resource name, redacted data) → the verdicts of the controls that apply to it.
+Evaluator = Callable[[str, str, str, Mapping[str, Any]], list[Verdict]]

@@ -1,0 +1,284 @@
+"""A bare copy of one branch of a repository, which fetches only what is new. All talk with a remote is here.
+
+Git runs without prompts. A token goes into the environment of the git process as a header for the repository's own
+host: it is in no URL, no argument, no file and no message.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import git
+import pygit2
+import structlog
+from pydantic import SecretStr
+
+from lz_sync_dagster.config import RepositoryConfig
+from lz_sync_dagster.sync.errors import Reason, SyncError
+
+#: Seconds that one git command may take.
+COMMAND_TIMEOUT = 600
+#: A transfer slower than 1000 bytes a second for so many seconds counts as dead.
+STALL_SECONDS = 60
+
+log = structlog.get_logger(__name__)
+
+_SCP_LIKE = re.compile(r"^[^/\\]+:")
+_LOCKED = re.compile(r"Unable to create '.*\.lock'|cannot lock ref|unable to lock", re.IGNORECASE)
+_BROKEN = re.compile(
+    r"object file .* is empty|loose object .* is corrupt|bad object|invalid sha1 pointer", re.IGNORECASE
+)
+_LOST_RACE = re.compile(r"stale info|fetch first|non-fast-forward|\[rejected\]|failed to update ref|cannot lock ref")
+_REFUSED = re.compile(r"remote rejected|hook declined|protected branch", re.IGNORECASE)
+
+
+class LostRace(Exception):
+    """Somebody else pushed first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    pattern: re.Pattern[str]
+    what: str
+    remedy: str
+    reason: Reason
+
+
+_KINDS = (
+    _Kind(
+        re.compile(r"couldn't find remote ref|could not find remote branch|no such ref", re.IGNORECASE),
+        "has no branch {branch!r}",
+        "push a first commit to it, or set {key}.branch to a branch that exists",
+        Reason.NOT_FOUND,
+    ),
+    _Kind(
+        re.compile(
+            r"authentication failed|could not read (user|pass)|terminal prompts disabled|returned error: 401"
+            r"|permission denied \(publickey|host key verification failed|invalid username or",
+            re.IGNORECASE,
+        ),
+        "does not accept the credentials",
+        "set LZ_SYNC_GIT_TOKEN to a token that may read both repositories and write the portal's",
+        Reason.UNAUTHENTICATED,
+    ),
+    _Kind(
+        re.compile(r"returned error: 403|write access .* not granted|permission to .* denied", re.IGNORECASE),
+        "does not grant the permission",
+        "give the token of LZ_SYNC_GIT_TOKEN read access to both repositories and write access to the portal's",
+        Reason.PERMISSION_DENIED,
+    ),
+    _Kind(
+        re.compile(
+            r"repository .*not found|does not appear to be a git repository|does not exist|returned error: 404"
+            r"|no such file or directory|not found: did you run|transport '.*' not allowed|is not a git command",
+            re.IGNORECASE,
+        ),
+        "is not found",
+        "check {key}.url in sync_config.yaml, and that the token may see the repository",
+        Reason.NOT_FOUND,
+    ),
+    _Kind(
+        re.compile(r"no space left|disk quota|read-only file system", re.IGNORECASE),
+        "cannot be copied: the disk of data_dir is full or not writable",
+        "free some space or set data_dir to another disk",
+        Reason.INVALID,
+    ),
+    _Kind(
+        re.compile(
+            r"could not resolve|connection refused|timed out|timeout|connection reset|early eof|hung up"
+            r"|returned error: (5\d\d|429)|unable to access|failed to connect|network is unreachable"
+            r"|could not read from remote|unable to connect",
+            re.IGNORECASE,
+        ),
+        "cannot be reached",
+        "check the network and {key}.url; another attempt follows by itself",
+        Reason.UNAVAILABLE,
+    ),
+)
+
+
+class Mirror:
+    """One branch of one repository, in a bare repository of our own.
+
+    Args:
+        path: the folder of the copy; made at the first fetch.
+        config: where to fetch and push.
+        key: the configuration's name of it (``landing_zone``), for messages.
+        token: for an ``http(s)`` remote, or ``None``.
+
+    Every method that talks to the remote raises `SyncError`: transient if the remote cannot be reached, not if it is
+    not found, refuses the credentials or has no such branch.
+    """
+
+    def __init__(self, path: Path, config: RepositoryConfig, *, key: str, token: SecretStr | None) -> None:
+        self.path = path
+        self.config = config
+        self.key = key
+        self._token = token
+        is_folder = "://" not in config.url and not _SCP_LIKE.match(config.url)
+        self._url = str(Path(config.url).absolute()) if is_folder else config.url
+        if not config.url:
+            raise SyncError(
+                "is empty",
+                where=f"{key}.url",
+                remedy="set it in sync_config.yaml to the URL of the repository",
+                reason=Reason.INVALID,
+            )
+        if config.url.startswith("-") or not pygit2.reference_is_valid_name(self.ref):
+            raise SyncError(
+                f"cannot be used (url {self.shown_url!r}, branch {config.branch!r})",
+                where=key,
+                remedy="set a URL and a branch name as git takes them",
+                reason=Reason.INVALID,
+            )
+
+    @property
+    def ref(self) -> str:
+        """The full name of the branch."""
+        return f"refs/heads/{self.config.branch}"
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without user and password."""
+        return hide_credentials(self.config.url)
+
+    def open(self) -> pygit2.Repository:
+        """The copy's object database."""
+        return pygit2.Repository(str(self.path), pygit2.enums.RepositoryOpenFlag.NO_SEARCH)
+
+    def fetch(self) -> str:
+        """Fetch what is new and return the head's commit id. A copy that a killed process left locked or broken is
+        made anew."""
+        self._prepare()
+        arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "origin", f"+{self.ref}:{self.ref}"]
+        status, errors = self._run(arguments)
+        if status != 0 and (_LOCKED.search(errors) or _BROKEN.search(errors)):
+            log.warning("mirror_made_anew", path=str(self.path), error=_last_line(errors))
+            shutil.rmtree(self.path)
+            self._prepare()
+            status, errors = self._run(arguments)
+        if status != 0:
+            raise self._error(errors)
+        return str(self.open().references[self.ref].target)
+
+    def remote_head(self) -> str:
+        """The commit id that the remote's branch has now; nothing is fetched."""
+        self._prepare()
+        status, output, errors = self._command(["ls-remote", "--exit-code", "origin", self.ref])
+        if status == 2 and not errors:
+            raise self._error(f"couldn't find remote ref {self.ref}")
+        if status != 0:
+            raise self._error(errors)
+        return output.split()[0]
+
+    def push(self, commit: str, *, expected: str) -> None:
+        """Move the remote's branch from ``expected`` to ``commit``.
+
+        Raises:
+            LostRace: the branch is no longer at ``expected``.
+        """
+        status, errors = self._run(
+            ["push", "--quiet", f"--force-with-lease={self.ref}:{expected}", "origin", f"{commit}:{self.ref}"]
+        )
+        if status != 0:
+            if _REFUSED.search(errors):
+                raise SyncError(
+                    f"refuses the push to {self.config.branch} ({_reason_line(errors)})",
+                    where=f"{self.key} {self.shown_url}",
+                    remedy="let the sync's account push to this branch, or set another branch",
+                    reason=Reason.PERMISSION_DENIED,
+                )
+            if _LOST_RACE.search(errors):
+                raise LostRace(_last_line(errors))
+            raise self._error(errors)
+        self.open().references.create(self.ref, pygit2.Oid(hex=commit), force=True)
+
+    def _prepare(self) -> None:
+        if not (self.path / "HEAD").exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            git.Repo.init(self.path, bare=True).close()
+        configured = self.open().config
+        if "remote.origin.url" not in configured or configured["remote.origin.url"] != self._url:
+            configured["remote.origin.url"] = self._url
+
+    def _run(self, arguments: list[str]) -> tuple[int, str]:
+        status, _, errors = self._command(arguments)
+        return status, errors
+
+    def _command(self, arguments: list[str]) -> tuple[int, str, str]:
+        status, output, errors = git.Git(self.path).execute(
+            ["git", f"--git-dir={self.path}", *arguments],
+            env=self._environment(),
+            with_extended_output=True,
+            with_exceptions=False,
+            kill_after_timeout=COMMAND_TIMEOUT,
+        )
+        return int(status), str(output), str(errors)
+
+    def _environment(self) -> dict[str, str]:
+        options = [
+            ("http.lowSpeedLimit", "1000"),
+            ("http.lowSpeedTime", str(STALL_SECONDS)),
+            ("gc.autoDetach", "false"),
+            ("maintenance.autoDetach", "false"),
+            ("core.hooksPath", os.devnull),
+        ]
+        parts = urlsplit(self.config.url)
+        if self._token is not None and parts.scheme in ("http", "https") and parts.hostname:
+            login = base64.b64encode(f"x-access-token:{self._token.get_secret_value()}".encode()).decode()
+            host = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}/"
+            options.append((f"http.{host}.extraHeader", f"Authorization: Basic {login}"))
+        environment = {
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ASKPASS": "true",
+            "LC_ALL": "C",
+            "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=20"),
+            "GIT_CONFIG_COUNT": str(len(options)),
+        }
+        for number, (name, value) in enumerate(options):
+            environment[f"GIT_CONFIG_KEY_{number}"] = name
+            environment[f"GIT_CONFIG_VALUE_{number}"] = value
+        return environment
+
+    def _error(self, errors: str) -> SyncError:
+        where = f"{self.key} {self.shown_url}"
+        for kind in _KINDS:
+            if kind.pattern.search(errors):
+                return SyncError(
+                    kind.what.format(branch=self.config.branch),
+                    where=where,
+                    remedy=kind.remedy.format(key=self.key),
+                    reason=kind.reason,
+                )
+        return SyncError(
+            f"git failed: {hide_credentials(_last_line(errors))}",
+            where=where,
+            remedy=f"try 'git ls-remote' with it; if the copy is at fault, delete {self.path.name} in data_dir/git",
+            reason=Reason.INTERNAL,
+        )
+
+
+def hide_credentials(text: str) -> str:
+    """A text with ``user:password@`` removed from the URLs in it."""
+    parts = urlsplit(text) if "://" in text and " " not in text else None
+    if parts is not None and parts.scheme and "@" in parts.netloc:
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return re.sub(r"(?<=://)[^/\s@]+@", "", text)
+
+
+def _last_line(errors: str) -> str:
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
+
+
+def _reason_line(errors: str) -> str:
+    for line in errors.splitlines():
+        if "[remote rejected]" in line:
+            return line.rpartition("(")[2].rstrip(") ")
+    return _last_line(errors)

@@ -1,0 +1,94 @@
+"""Reads the landing zone's tree: which files are selected, where each goes, and which must not be copied, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingOf
+from dataclasses import dataclass
+
+import pygit2
+
+from lz_sync_dagster.sync.git.mapping import Mapping
+from lz_sync_dagster.sync.git.plan import SourceFile
+from lz_sync_dagster.sync.git.tree import GITLINK_MODE, REGULAR_MODES, SYMLINK_MODE, Entry, TreeFile, files_of
+from lz_sync_dagster.sync.progress import Progress
+from lz_sync_dagster.sync.state.redaction import redact_text
+from lz_sync_dagster.sync.store.repository import SyncedFile
+
+#: The reason of a file that is withheld.
+SECRET = "contains what looks like a secret; remove it from the landing zone and revoke it"  # noqa: S105
+
+_EXECUTABLE = 0o100755
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTree:
+    """The selected files at a commit of the landing zone."""
+
+    repository: pygit2.Repository
+    commit: str
+    files: tuple[SourceFile, ...]
+
+    def data(self, file: SourceFile) -> bytes:
+        """A file's bytes."""
+        return self.repository[file.entry.blob].peel(pygit2.Blob).data
+
+    def text(self, file: SourceFile) -> str:
+        """A file's bytes as text; what is not UTF-8 shows as replacement characters."""
+        return self.data(file).decode("utf-8-sig", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def read_source(
+    repository: pygit2.Repository,
+    commit: str,
+    mapping: Mapping,
+    *,
+    max_file_bytes: int,
+    known: MappingOf[str, SyncedFile],
+    progress: Progress,
+) -> SourceTree:
+    """Read the selected files at a commit.
+
+    Args:
+        max_file_bytes: larger files are not synced.
+        known: the files of the last sync, by path. A blob that was synced is not looked into again.
+    """
+    tree = repository[commit].peel(pygit2.Commit).tree
+    selected = [
+        (file, destination)
+        for file in files_of(repository, tree)
+        if (destination := mapping.destination(file.path)) is not None
+    ]
+    files = []
+    for number, (file, destination) in enumerate(selected, start=1):
+        files.append(_inspect(repository, file, destination, max_file_bytes, known.get(file.path)))
+        if number % 500 == 0 or number == len(selected):
+            progress("reading files of the landing zone", number, len(selected))
+    return SourceTree(repository, commit, tuple(files))
+
+
+def _inspect(
+    repository: pygit2.Repository, file: TreeFile, destination: str, max_file_bytes: int, known: SyncedFile | None
+) -> SourceFile:
+    entry = Entry(file.blob, _EXECUTABLE if file.mode == _EXECUTABLE else 0o100644)
+    if file.mode not in REGULAR_MODES:
+        kind = {SYMLINK_MODE: "is a symbolic link", GITLINK_MODE: "is a submodule"}.get(file.mode, "is no regular file")
+        return SourceFile(file.path, destination, entry, 0, f"{kind}; only regular files are synced")
+    same = known if known is not None and known.blob == file.blob and known.size > 0 else None
+    data = None if same is not None else repository[file.blob].peel(pygit2.Blob).data
+    size = same.size if same is not None else len(data or b"")
+    reason = None
+    if not file.readable:
+        reason = "its name is not UTF-8; rename it"
+    elif size > max_file_bytes:
+        reason = f"has {size} bytes; sync_layers.git_sync.max_file_bytes allows {max_file_bytes}"
+    elif same is None or same.status != "synced":
+        reason = _content_reason(data if data is not None else repository[file.blob].peel(pygit2.Blob).data)
+    return SourceFile(file.path, destination, entry, size, reason)
+
+
+def _content_reason(data: bytes) -> str | None:
+    if data.startswith(_LFS_POINTER) and len(data) < 1024:
+        return "is a Git LFS pointer; its content is not in the repository"
+    text = data.decode("utf-8", "replace")
+    return SECRET if redact_text(text) != text else None

@@ -1,0 +1,237 @@
+"""Writes the day's picture of the inventory as Parquet: raw material for the warehouse, one partition per day.
+
+A partition is written when its content would differ from the file that is there (the file carries a fingerprint), and
+always as a whole under a new name first: a reader sees the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import sqlalchemy as sa
+
+from lz_sync_dagster.sync.progress import Progress
+from lz_sync_dagster.sync.store import Store
+from lz_sync_dagster.sync.store import coverage as coverage_ledger
+from lz_sync_dagster.sync.store.layer_runs import CACHE_TTL
+from lz_sync_dagster.sync.store.schema import coverage, findings, resources
+from lz_sync_dagster.sync.timing import from_ns
+
+_BATCH = 20_000
+_FINGERPRINT = b"lz_sync.fingerprint"
+_INSTANT = pa.timestamp("us", tz="UTC")
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+RESOURCES = pa.schema(
+    [
+        _required("as_of", _INSTANT),
+        _required("name", pa.string()),
+        _required("asset_type", pa.string()),
+        pa.field("project", pa.string()),
+        pa.field("location", pa.string()),
+        pa.field("display_name", pa.string()),
+        _required("controls_decided", pa.int64()),
+        _required("controls_failed", pa.int64()),
+        _required("controls_unknown", pa.int64()),
+        _required("violation_count", pa.int64()),
+        pa.field("compliance_score", pa.float64()),
+        _required("coverage", pa.string()),
+    ]
+)
+COVERAGE = pa.schema(
+    [
+        _required("as_of", _INSTANT),
+        _required("scope", pa.string()),
+        _required("asset_type", pa.string()),
+        _required("content_type", pa.string()),
+        _required("status", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("assets", pa.int64()),
+    ]
+)
+FINDINGS = pa.schema(
+    [
+        _required("as_of", _INSTANT),
+        _required("control", pa.string()),
+        _required("framework", pa.string()),
+        _required("severity", pa.string()),
+        _required("source", pa.string()),
+        _required("resource", pa.string()),
+        _required("asset_type", pa.string()),
+        pa.field("project", pa.string()),
+        _required("opened_at", _INSTANT),
+    ]
+)
+
+
+def export_inventory(store: Store, raw_dir: str, *, now: datetime, progress: Progress) -> int:
+    """Write the partitions ``{resources,coverage,findings}/snapshot_date=<today>`` below ``raw_dir``.
+
+    Args:
+        raw_dir: a folder or a ``gs://`` prefix.
+        now: the instant of the export; its day (UTC) names the partition. Coverage is small and always written.
+
+    Returns:
+        How many files were written.
+    """
+    filesystem, base = open_folder(raw_dir)
+    day = now.astimezone(UTC).date().isoformat()
+    with store.read() as connection:
+        statuses = _statuses(connection, now)
+        tables: list[tuple[str, pa.Schema, Iterable[dict[str, Any]]]] = [
+            ("coverage", COVERAGE, _coverage_rows(connection, statuses, now))
+        ]
+        fingerprint = _fingerprint(connection, statuses)
+        if _fingerprint_of(filesystem, _path(base, "findings", day)) != fingerprint:
+            tables += [
+                ("resources", RESOURCES, _resource_rows(connection, statuses)),
+                ("findings", FINDINGS, _finding_rows(connection, now)),
+            ]
+        for done, (name, schema, rows) in enumerate(tables):
+            progress(f"writing {name} to Parquet", done, len(tables))
+            marked = schema.with_metadata({_FINGERPRINT: fingerprint})
+            _write(filesystem, _path(base, name, day), marked, rows)
+    return len(tables)
+
+
+def open_folder(place: str) -> tuple[pafs.FileSystem, str]:
+    """The file system and path of a folder or a URI such as ``gs://bucket/prefix``."""
+    if "://" in place:
+        filesystem, path = pafs.FileSystem.from_uri(place)
+        return filesystem, path
+    return pafs.LocalFileSystem(), place
+
+
+def _path(base: str, name: str, day: str) -> str:
+    return f"{base}/{name}/snapshot_date={day}/{name}.parquet"
+
+
+def _fingerprint(connection: sa.Connection, statuses: Mapping[Any, Any]) -> bytes:
+    """What the picture depends on: the newest change of a resource, and the coverage."""
+    changed_at = connection.scalar(sa.select(sa.func.max(resources.c.changed_at)))
+    return hashlib.sha256(repr((changed_at, sorted(statuses.items()))).encode()).hexdigest().encode()
+
+
+def _fingerprint_of(filesystem: pafs.FileSystem, path: str) -> bytes | None:
+    """The fingerprint that a file carries; ``None`` if there is no file, or one that was not written to its end."""
+    if filesystem.get_file_info(path).type != pafs.FileType.File:
+        return None
+    try:
+        with filesystem.open_input_file(path) as source:
+            metadata: dict[bytes, bytes] = pq.read_schema(source).metadata or {}
+    except pa.ArrowInvalid:
+        return None
+    return metadata.get(_FINGERPRINT)
+
+
+def _write(filesystem: pafs.FileSystem, path: str, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
+    filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
+    partial = f"{path}.partial"
+    with filesystem.open_output_stream(partial) as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for batch in _batches(rows):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+    filesystem.move(partial, path)
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    yield batch
+
+
+def _statuses(connection: sa.Connection, now: datetime) -> dict[tuple[str, str, str], tuple[str, str | None]]:
+    """Status and reason of each part, with age taken into account."""
+    gaps = {
+        (gap.scope, gap.asset_type, gap.content_type): (gap.status.value, gap.reason.value)
+        for gap in coverage_ledger.summary(connection, now=now, ttl=CACHE_TTL).gaps
+    }
+    rows = connection.execute(sa.select(coverage.c.scope, coverage.c.asset_type, coverage.c.content_type))
+    return {tuple(row): gaps.get(tuple(row), ("complete", None)) for row in rows}
+
+
+def _coverage_rows(
+    connection: sa.Connection, statuses: dict[tuple[str, str, str], tuple[str, str | None]], now: datetime
+) -> Iterator[dict[str, Any]]:
+    for row in connection.execute(sa.select(coverage)):
+        status, reason = statuses[row.scope, row.asset_type, row.content_type]
+        yield {
+            "as_of": now,
+            "scope": row.scope,
+            "asset_type": row.asset_type,
+            "content_type": row.content_type,
+            "status": status,
+            "reason": reason,
+            "assets": row.assets,
+        }
+
+
+def _resource_rows(
+    connection: sa.Connection, statuses: dict[tuple[str, str, str], tuple[str, str | None]]
+) -> Iterator[dict[str, Any]]:
+    read_times = {
+        (row.scope, row.asset_type): row.complete_read_ns
+        for row in connection.execute(sa.select(coverage).where(coverage.c.content_type == "RESOURCE"))
+    }
+    other = (
+        sa.select(
+            resources.c.name,
+            sa.func.sum(resources.c.controls_decided).label("decided"),
+            sa.func.sum(resources.c.controls_failed).label("failed"),
+            sa.func.sum(resources.c.controls_unknown).label("unknown"),
+        )
+        .where(resources.c.content_type != "RESOURCE", resources.c.deleted.is_(False))
+        .group_by(resources.c.name)
+        .subquery()
+    )
+    named = [resources.c[name] for name in ("name", "asset_type", "scope", "project", "location", "display_name")]
+    query = (
+        sa.select(
+            *named,
+            resources.c.observed_ns,
+            (resources.c.controls_decided + sa.func.coalesce(other.c.decided, 0)).label("decided"),
+            (resources.c.controls_failed + sa.func.coalesce(other.c.failed, 0)).label("failed"),
+            (resources.c.controls_unknown + sa.func.coalesce(other.c.unknown, 0)).label("unknown"),
+        )
+        .select_from(resources.outerjoin(other, other.c.name == resources.c.name))
+        .where(resources.c.content_type == "RESOURCE", resources.c.deleted.is_(False))
+        .order_by(resources.c.name)
+        .execution_options(yield_per=_BATCH)
+    )
+    for row in connection.execute(query):
+        decided, failed, unknown = int(row.decided), int(row.failed), int(row.unknown)
+        proven = read_times.get((row.scope, row.asset_type))
+        yield {
+            "as_of": from_ns(max(proven or 0, row.observed_ns)),
+            "name": row.name,
+            "asset_type": row.asset_type,
+            "project": row.project,
+            "location": row.location,
+            "display_name": row.display_name,
+            "controls_decided": decided,
+            "controls_failed": failed,
+            "controls_unknown": unknown,
+            "violation_count": failed,
+            "compliance_score": (decided - failed) / decided if decided else None,
+            "coverage": statuses.get((row.scope, row.asset_type, "RESOURCE"), ("unknown", None))[0],
+        }
+
+
+def _finding_rows(connection: sa.Connection, now: datetime) -> Iterator[dict[str, Any]]:
+    query = sa.select(findings).where(findings.c.resolved_at.is_(None)).order_by(findings.c.id)
+    fields = ("control", "framework", "severity", "source", "resource", "asset_type", "project", "opened_at")
+    for row in connection.execute(query.execution_options(yield_per=_BATCH)):
+        yield {"as_of": now} | {field: getattr(row, field) for field in fields}

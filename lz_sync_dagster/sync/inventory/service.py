@@ -1,0 +1,257 @@
+"""Layer 3: a full read of every part of the inventory, into the state, the coverage ledger and Parquet.
+
+Parts are isolated: one that fails leaves its reason in the ledger and its last good copy in place, and the others go
+    on.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from lz_sync_dagster.config import ApiSyncConfig, Settings
+from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.compliance.controls import load_controls
+from lz_sync_dagster.sync.compliance.verdict import Evaluator
+from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.inventory.parquet import export_inventory
+from lz_sync_dagster.sync.inventory.reader import AssetReader, Page, make_client
+from lz_sync_dagster.sync.inventory.types import plan_parts
+from lz_sync_dagster.sync.models import CoverageStatus, Status
+from lz_sync_dagster.sync.progress import Progress
+from lz_sync_dagster.sync.retry import RETRY_WAITS
+from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
+from lz_sync_dagster.sync.state.redaction import redact
+from lz_sync_dagster.sync.state.reducer import Breaker, Part
+from lz_sync_dagster.sync.store import Store, assets, coverage, dead_letters, findings
+from lz_sync_dagster.sync.store.assets import Applied
+from lz_sync_dagster.sync.store.coverage import CoverageMark
+from lz_sync_dagster.sync.store.dead_letters import DeadLetter
+from lz_sync_dagster.sync.store.layer_runs import CACHE_TTL
+from lz_sync_dagster.sync.store.schema import coverage as coverage_table
+from lz_sync_dagster.sync.timing import Clock, from_ns, to_ns
+
+_ORIGIN = "cloud_asset_inventory"
+
+
+@dataclass
+class _Tally:
+    """What the parts of one sync came to."""
+
+    applied: Applied = field(default_factory=Applied)
+    read: int = 0
+    missing: int = 0
+    unusable: int = 0
+    errors: list[SyncError] = field(default_factory=list)
+    oldest_read_ns: int | None = None
+
+
+def sync_inventory(
+    settings: Settings, store: Store, run: LayerRun, *, clock: Clock, progress: Progress
+) -> LayerOutcome:
+    """Read every configured part completely, and say of each whether it worked.
+
+    An attempt after the first one reads only the parts that are not proven since the sync began.
+
+    Raises:
+        SyncError: nothing could be read, or a transient error asks for another attempt.
+    """
+    config = settings.sync_layers.api_sync
+    if not config.scopes:
+        raise SyncError(
+            "names no scope to read",
+            where="sync_layers.api_sync.scopes",
+            remedy="list organizations/NUMBER, folders/NUMBER or projects/ID",
+            reason=Reason.INVALID,
+        )
+    plan = plan_parts(config.scopes, config.endpoints, config.content_types)
+    _open_ledger(store, plan.parts, now=clock())
+    proven = _proven_since(store, run.started_at) if run.attempt > 1 else frozenset[Part]()
+    reader = AssetReader(
+        make_client(settings.google_cloud.asset_endpoint),
+        page_size=config.page_size,
+        timeout_seconds=config.call_timeout_seconds,
+    )
+    evaluate = load_controls().evaluate
+    tally = _Tally()
+    parts = [part for part in plan.parts if part not in proven]
+    try:
+        for done, part in enumerate(parts):
+            progress(f"reading {part[1]} {part[2].lower()} in {part[0]}", done, len(parts))
+            _read_part(store, reader, part, config, evaluate, tally, clock=clock)
+    finally:
+        reader.close()
+    progress("reading", len(parts), len(parts))
+
+    transient = [error for error in tally.errors if error.transient]
+    if transient and run.attempt <= len(RETRY_WAITS):
+        raise transient[0]
+    if tally.errors and len(tally.errors) == len(plan.parts):
+        raise tally.errors[0]
+    return _outcome(settings, store, tally, clock=clock, progress=progress)
+
+
+def _open_ledger(store: Store, parts: tuple[Part, ...], *, now: datetime) -> None:
+    """Give every planned part a row, and drop the rows of parts that the configuration no longer names."""
+    with store.write() as connection:
+        known = {(row.scope, row.asset_type, row.content_type) for row in connection.execute(sa.select(coverage_table))}
+        new = [
+            CoverageMark(*part, CoverageStatus.UNKNOWN, Reason.NOT_READ_YET, "not read yet", "wait for this sync")
+            for part in parts
+            if part not in known
+        ]
+        coverage.mark(connection, new, now=now)
+        coverage.forget(connection, known - set(parts))
+
+
+def _proven_since(store: Store, since: datetime) -> frozenset[Part]:
+    with store.read() as connection:
+        rows = connection.execute(
+            sa.select(coverage_table).where(
+                coverage_table.c.status == CoverageStatus.COMPLETE.value,
+                coverage_table.c.complete_read_ns >= to_ns(since),
+            )
+        )
+        return frozenset((row.scope, row.asset_type, row.content_type) for row in rows)
+
+
+def _read_part(
+    store: Store,
+    reader: AssetReader,
+    part: Part,
+    config: ApiSyncConfig,
+    evaluate: Evaluator,
+    tally: _Tally,
+    *,
+    clock: Clock,
+) -> None:
+    with store.read() as connection:
+        baseline = not assets.ledger(connection, part)
+    names: set[str] = set()
+    read_ns = unusable = 0
+    try:
+        for page in reader.read(part):
+            if page.read_ns != read_ns:
+                names, read_ns, unusable = set(), page.read_ns, 0
+            names.update(observation.name for observation in page.observations)
+            unusable += len(page.unusable)
+            tally.read += len(page.observations)
+            tally.applied += _apply_page(store, page, evaluate, announce=not baseline, clock=clock)
+    except SyncError as error:
+        tally.errors.append(error)
+        _mark(store, part, CoverageStatus.PARTIAL, error, clock=clock)
+        return
+    tally.unusable += unusable
+    tally.oldest_read_ns = min(read_ns, tally.oldest_read_ns or read_ns)
+    if unusable:
+        unfit = SyncError(
+            f"{unusable} assets could not be used",
+            where=f"{part[1]} in {part[0]}",
+            remedy="look at the dead letters; nothing of this type is deleted meanwhile",
+            reason=Reason.INVALID,
+        )
+        tally.errors.append(unfit)
+        _mark(store, part, CoverageStatus.PARTIAL, unfit, clock=clock)
+        return
+    breaker = Breaker(config.mass_delete_share, config.mass_delete_minimum)
+    now = clock()
+    with store.write(exclusive=assets.LOCK) as connection:
+        result = assets.complete_read(
+            connection, part, read_ns=read_ns, names=names, layer=LayerId.API, now=now, breaker=breaker
+        )
+        if not result.withheld:
+            proven = CoverageMark(*part, CoverageStatus.COMPLETE, complete_read_ns=read_ns, assets=len(names))
+            coverage.mark(connection, [proven], now=now)
+    tally.missing += result.missing
+    tally.applied += Applied(deleted=result.deleted)
+    if result.withheld:
+        withheld = SyncError(
+            f"{result.lost} of {result.known} assets vanished at once; nothing was deleted",
+            where=f"{part[1]} in {part[0]}",
+            remedy="check the reader's access; if the deletion was meant, raise mass_delete_share for one sync",
+            reason=Reason.BREAKER_OPEN,
+        )
+        tally.errors.append(withheld)
+        _mark(store, part, CoverageStatus.PARTIAL, withheld, clock=clock)
+
+
+def _apply_page(store: Store, page: Page, evaluate: Evaluator, *, announce: bool, clock: Clock) -> Applied:
+    now = clock()
+    with store.write(exclusive=assets.LOCK) as connection:
+        letters = [
+            DeadLetter(LayerId.API, _ORIGIN, item.key, str(item.error), json.dumps(redact(item.payload)[0]))
+            for item in page.unusable
+        ]
+        dead_letters.add(connection, letters, now=now)
+        return assets.apply(
+            connection, page.observations, layer=LayerId.API, now=now, evaluate=evaluate, announce=announce
+        )
+
+
+def _mark(store: Store, part: Part, status: CoverageStatus, error: SyncError, *, clock: Clock) -> None:
+    """Write why a part is not known; a part that was never read completely is ``unknown``, not ``partial``."""
+    with store.write() as connection:
+        known = connection.scalar(
+            sa.select(coverage_table.c.complete_read_ns).where(
+                coverage_table.c.scope == part[0],
+                coverage_table.c.asset_type == part[1],
+                coverage_table.c.content_type == part[2],
+            )
+        )
+        if known is None and error.reason is not Reason.INVALID:
+            status = CoverageStatus.UNKNOWN
+        gap = CoverageMark(*part, status, error.reason, error.what, error.remedy)
+        coverage.mark(connection, [gap], now=clock())
+
+
+def _outcome(settings: Settings, store: Store, tally: _Tally, *, clock: Clock, progress: Progress) -> LayerOutcome:
+    now = clock()
+    with store.read() as connection:
+        counts = assets.count_existing(connection)
+        ledger = coverage.summary(connection, now=now, ttl=CACHE_TTL)
+        open_findings = findings.count_open(connection)
+    written = export_inventory(store, settings.raw_dir, now=now, progress=progress)
+    as_of = from_ns(tally.oldest_read_ns) if tally.oldest_read_ns is not None else now
+    total = sum(counts.values())
+    return LayerOutcome(
+        items_synced=total,
+        items_changed=tally.applied.changed,
+        as_of=as_of,
+        status=Status.PARTIAL if tally.errors else Status.SUCCESS,
+        errors=tuple(_merged(tally.errors)),
+        details={
+            "resources": {
+                "count": total,
+                "read": tally.read,
+                "created": tally.applied.created,
+                "updated": tally.applied.updated,
+                "deleted": tally.applied.deleted,
+                "missing_once": tally.missing,
+                "unusable": tally.unusable,
+                "parquet_files_written": written,
+            },
+            "coverage": {
+                "status": ledger.status.value,
+                "complete": ledger.complete,
+                "partial": ledger.partial,
+                "stale": ledger.stale,
+                "unknown": ledger.unknown,
+            },
+            "findings": {"open": open_findings},
+            "infrastructure_state": {"asset_types": len(counts), "as_of": as_of.isoformat()},
+        },
+    )
+
+
+def _merged(errors: list[SyncError]) -> list[str]:
+    """One line per distinct failure; failures that differ only in what they struck share a line."""
+    groups: dict[tuple[str, str], list[SyncError]] = {}
+    for error in errors:
+        groups.setdefault((error.reason.value, error.remedy), []).append(error)
+    return [
+        str(group[0]) if len(group) == 1 else f"{group[0]} (and {len(group) - 1} more parts alike)"
+        for group in groups.values()
+    ]

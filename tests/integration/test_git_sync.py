@@ -1,0 +1,510 @@
+"""The git layer against real repositories: what the portal repository and the store hold after a sync."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pygit2
+import pytest
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from demo.repositories import Repositories, commit_change, commit_changes, make_repositories, read_file
+from lz_sync_dagster.config import GitSyncConfig, RepositoryConfig, Settings, SyncLayers
+from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.git.mapping import Mapping
+from lz_sync_dagster.sync.git.mirror import Mirror
+from lz_sync_dagster.sync.git.plan import MANIFEST_PATH
+from lz_sync_dagster.sync.git.portal import publish
+from lz_sync_dagster.sync.git.service import sync_git
+from lz_sync_dagster.sync.git.source import read_source
+from lz_sync_dagster.sync.git.tree import entries_of
+from lz_sync_dagster.sync.models import Status
+from lz_sync_dagster.sync.progress import silent
+from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
+from lz_sync_dagster.sync.store import Store, inbox, schema
+from lz_sync_dagster.sync.store.inbox import NewDelivery
+from tests.conftest import NOW, SteppedClock
+
+PRIVATE_KEY = (
+    b"-----BEGIN RSA PRIVATE KEY-----\n" + b"QUJDREVGR0hJSktMTU5PUA==\n" * 4 + b"-----END RSA PRIVATE KEY-----\n"
+)
+
+
+@dataclass
+class World:
+    """The demo's repositories, a store, and the syncs between them."""
+
+    folder: Path
+    store: Store
+    repositories: Repositories
+    clock: SteppedClock = field(default_factory=SteppedClock)
+    config: GitSyncConfig = field(default_factory=GitSyncConfig)
+
+    @property
+    def landing_zone(self) -> Path:
+        return self.repositories.landing_zone
+
+    @property
+    def portal(self) -> Path:
+        return self.repositories.portal
+
+    def settings(self, **changes: Any) -> Settings:
+        values: dict[str, Any] = {
+            "data_dir": self.folder / "data",
+            "sync_layers": SyncLayers(git_sync=self.config),
+            "landing_zone": RepositoryConfig(url=str(self.landing_zone)),
+            "portal_repository": RepositoryConfig(url=f"file://{self.portal}", page="https://git.example.com/portal/"),
+        }
+        return Settings(**(values | changes))
+
+    def sync(self, *, progress: Callable[[str, int, int | None], None] = silent, **changes: Any) -> LayerOutcome:
+        run = LayerRun(7, LayerId.GIT, "host:1", "webhook:d-1", 1, self.clock())
+        return sync_git(self.settings(**changes), self.store, run, clock=self.clock, progress=progress)
+
+    def change(self, path: str, content: bytes | None, repo: Path | None = None) -> str:
+        return commit_change(repo or self.landing_zone, path, content, message=f"Change {path}", at=NOW)
+
+    def rows(self, table: sa.Table) -> list[sa.Row[Any]]:
+        with self.store.read() as connection:
+            return list(connection.execute(sa.select(table)))
+
+    def not_synced(self) -> dict[str, str]:
+        return {row.path: row.reason for row in self.rows(schema.synced_files) if row.status == "not_synced"}
+
+
+@pytest.fixture
+def world(store: Store, tmp_path: Path) -> World:
+    return World(tmp_path, store, make_repositories(tmp_path / "repositories"))
+
+
+@pytest.fixture
+def local(sqlite_store: Store, tmp_path: Path) -> World:
+    return World(tmp_path, sqlite_store, make_repositories(tmp_path / "repositories"))
+
+
+def head(path: Path) -> pygit2.Commit:
+    return pygit2.Repository(str(path)).references["refs/heads/main"].peel(pygit2.Commit)
+
+
+def blobs(path: Path) -> dict[str, str]:
+    entries = entries_of(pygit2.Repository(str(path)), head(path).tree)
+    return {name: entry.blob for name, entry in entries.items() if name != MANIFEST_PATH}
+
+
+def expected(landing_zone: Path) -> dict[str, str]:
+    """The default mapping, worked out by hand."""
+    single = {"pmo.yaml": "config/lz-pmo.yaml"}
+    single |= {name: f"docs/lz-reference/{name}" for name in ("ENFORCEMENT_GATES.md", "RUNBOOKS.md")}
+    placed = {}
+    for path, blob in blobs(landing_zone).items():
+        if path in single:
+            placed[single[path]] = blob
+        elif path.startswith("docs/"):
+            placed["docs/lz-reference/" + path.removeprefix("docs/")] = blob
+        elif path.startswith("terraform/") and path.endswith(".tf"):
+            placed["docs/lz-reference/" + path] = blob
+    return placed
+
+
+def test_the_first_sync_mirrors_the_landing_zone_and_fills_the_tables(world: World) -> None:
+    own = blobs(world.portal)
+    outcome = world.sync()
+
+    assert blobs(world.portal) == own | expected(world.landing_zone)
+    assert (outcome.status, outcome.errors, outcome.as_of) == (Status.SUCCESS, (), NOW)
+    assert outcome.items_synced == len(expected(world.landing_zone))
+    assert outcome.items_changed == outcome.items_synced + 14
+    commit = head(world.portal)
+    assert f"Landing-Zone-Commit: {head(world.landing_zone).id}\nTriggered-By: webhook:d-1\n" in commit.message
+    assert outcome.details["portal_commits"]["url"] == f"https://git.example.com/portal/commit/{commit.id}"
+    assert outcome.details["commits"]["head"] == str(head(world.landing_zone).id)
+    (row,) = world.rows(schema.portal_commits)
+    assert (row.sha, row.added, row.modified, row.deleted) == (str(commit.id), outcome.items_synced, 0, 0)
+    assert len(world.rows(schema.commits)) == 14
+    assert len(world.rows(schema.enforcement_gates)) == 8
+    assert {row.value for row in world.rows(schema.governance) if row.key == "compliance.target_score"} == {0.95}
+    assert len(world.rows(schema.documents)) == outcome.details["documents"]["count"] == 16
+    assert len(world.rows(schema.terraform_blocks)) > 40
+    assert len(world.rows(schema.runbooks)) == 6
+
+
+def test_a_second_sync_changes_nothing(world: World) -> None:
+    world.sync()
+    before, tables = head(world.portal).id, [world.rows(table) for table in schema.metadata.sorted_tables]
+    again = world.sync()
+
+    assert again.items_changed == 0
+    assert again.items_synced == len(expected(world.landing_zone))
+    assert head(world.portal).id == before
+    assert [world.rows(table) for table in schema.metadata.sorted_tables] == tables
+
+
+def test_a_commit_that_touches_no_selected_file_makes_no_portal_commit(local: World) -> None:
+    local.sync()
+    before = head(local.portal).id
+    sha = local.change("README.md", b"# Other\n")
+    outcome = local.sync()
+
+    assert head(local.portal).id == before
+    assert (outcome.items_changed, outcome.details["commits"]["new"]) == (1, 1)
+    assert sha in {row.sha for row in local.rows(schema.commits)}
+
+
+def test_changes_deletions_and_renames_follow(world: World) -> None:
+    own = blobs(world.portal)
+    world.sync()
+    commit_changes(
+        world.landing_zone,
+        {
+            "docs/cost.md": None,
+            "docs/money/cost.md": read_file(world.landing_zone, "docs/cost.md"),
+            "docs/glossary.md": b"# New glossary\n",
+            "terraform/04-platform/sql.tf": None,
+            "docs/security/logging.md": None,
+            "docs/security/baseline.md": None,
+            "RUNBOOKS.md": None,
+            "ENFORCEMENT_GATES.md": None,
+        },
+        message="Move things",
+        at=NOW,
+    )
+    outcome = world.sync()
+
+    assert blobs(world.portal) == own | expected(world.landing_zone)
+    assert {name: outcome.details["portal_commits"][name] for name in ("added", "modified", "deleted")} == {
+        "added": 1,
+        "modified": 1,
+        "deleted": 6,
+    }
+    titles = {row.path: row.title for row in world.rows(schema.documents)}
+    assert titles["docs/glossary.md"] == "New glossary"
+    assert "docs/cost.md" not in titles
+    assert titles["docs/money/cost.md"] == "Cost"
+    assert not [row for row in world.rows(schema.terraform_blocks) if row.path.endswith("sql.tf")]
+    assert world.rows(schema.runbooks) == []
+    assert world.rows(schema.enforcement_gates) == []
+
+
+def test_only_regular_files_are_synced_and_the_others_are_listed_with_the_reason(local: World) -> None:
+    repository = pygit2.Repository(str(local.landing_zone))
+    lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+    before = repository.references["refs/heads/main"].peel(pygit2.Commit)
+    docs = repository.TreeBuilder(before.tree["docs"].peel(pygit2.Tree))
+    docs.insert("passwd", repository.create_blob(b"/etc/passwd"), 0o120000)
+    docs.insert("vendor", before.id, 0o160000)
+    docs.insert("image.png", repository.create_blob(lfs), 0o100644)
+    docs.insert("big.bin", repository.create_blob(b"\0" * 20_000), 0o100644)
+    docs.insert("script.sh", repository.create_blob(b"#!/bin/sh\n"), 0o100755)
+    docs.insert("COST.md", repository.create_blob(b"# Shouted\n"), 0o100644)
+    top = repository.TreeBuilder(before.tree)
+    top.insert("docs", docs.write(), 0o040000)
+    signature = pygit2.Signature("M", "m@example.com", 0, 0)
+    repository.create_commit("refs/heads/main", signature, signature, "Odd files", top.write(), [before.id])
+    local.config = GitSyncConfig(max_file_bytes=10_000)
+    outcome = local.sync()
+
+    reasons = local.not_synced()
+    assert set(reasons) == {"docs/passwd", "docs/vendor", "docs/image.png", "docs/big.bin", "docs/cost.md"}
+    assert "symbolic link" in reasons["docs/passwd"]
+    assert "submodule" in reasons["docs/vendor"]
+    assert "LFS" in reasons["docs/image.png"]
+    assert "20000 bytes" in reasons["docs/big.bin"]
+    assert "collides with docs/lz-reference/COST.md" in reasons["docs/cost.md"]
+    assert outcome.status is Status.SUCCESS
+    assert outcome.details["portal_commits"]["not_synced"] == 5
+    written = entries_of(pygit2.Repository(str(local.portal)), head(local.portal).tree)
+    assert written["docs/lz-reference/script.sh"].mode == 0o100755
+    assert not [path for path in written if path.endswith(("passwd", "vendor", "image.png", "big.bin", "cost.md"))]
+    assert local.sync().items_changed == 0
+    assert local.not_synced() == reasons
+
+
+def test_a_name_that_is_not_utf8_is_listed(local: World) -> None:
+    path = local.folder / "raw"
+    repository = pygit2.init_repository(str(path), bare=True, initial_head="main")
+    blob = repository.create_blob(b"x")
+    inner = repository.write(pygit2.enums.ObjectType.TREE, b"100644 caf\xe9.md\0" + bytes.fromhex(str(blob)))
+    tree = repository.TreeBuilder()
+    tree.insert("docs", inner, 0o040000)
+    signature = pygit2.Signature("M", "m@example.com", 0, 0)
+    repository.create_commit("refs/heads/main", signature, signature, "Odd", tree.write(), [])
+    local.sync(landing_zone=RepositoryConfig(url=str(path)))
+
+    assert "UTF-8" in local.not_synced()["docs/caf\\xe9.md"]
+
+
+def test_a_file_with_a_secret_is_withheld_and_reported_until_it_is_mended(local: World) -> None:
+    local.sync()
+    local.change("docs/cost.md", b"# Cost\n\n" + PRIVATE_KEY)
+    for _ in range(2):
+        outcome = local.sync()
+        assert outcome.status is Status.PARTIAL
+        assert outcome.errors[0].startswith("docs/cost.md: contains what looks like a secret")
+    assert read_file(local.portal, "docs/lz-reference/cost.md") is None
+    secret = PRIVATE_KEY.splitlines()[1].decode()
+    assert secret not in str([local.rows(table) for table in schema.metadata.sorted_tables])
+
+    local.change("docs/cost.md", b"# Cost\n")
+    assert local.sync().status is Status.SUCCESS
+    assert read_file(local.portal, "docs/lz-reference/cost.md") == b"# Cost\n"
+
+
+def test_an_invalid_pmo_yaml_keeps_the_rows_of_before_and_says_the_line(world: World) -> None:
+    world.sync()
+    before = world.rows(schema.governance)
+    world.change("pmo.yaml", b"programme:\n  name: [unclosed\nteams: 1\n")
+    for _ in range(2):
+        outcome = world.sync()
+        assert outcome.status is Status.PARTIAL
+        assert outcome.errors[0].startswith("pmo.yaml:3: is not valid YAML")
+        assert world.rows(schema.governance) == before
+
+    world.change("pmo.yaml", b"programme:\n  name: Other\n")
+    assert world.sync().status is Status.SUCCESS
+    assert {row.key: row.value for row in world.rows(schema.governance)} == {"programme.name": "Other"}
+
+
+def test_a_broken_terraform_file_is_read_in_part(local: World) -> None:
+    local.change("terraform/04-platform/sql.tf", b'variable "ok" {}\nresource "google_x" "y" {\n  a = = \n}\n')
+    outcome = local.sync()
+
+    assert "var.ok" in {row.address for row in local.rows(schema.terraform_blocks) if row.path.endswith("sql.tf")}
+    assert outcome.status is Status.SUCCESS
+    assert outcome.details["terraform_blocks"]["with_errors"] >= 1
+
+
+def test_files_that_the_portal_has_of_its_own_are_never_touched(local: World) -> None:
+    local.change("docs/lz-reference/cost.md", b"by hand", local.portal)
+    local.change("docs/lz-reference/extra.md", b"by hand", local.portal)
+    local.sync()
+    local.change("docs/cost.md", None)
+    local.sync()
+
+    assert read_file(local.portal, "docs/lz-reference/cost.md") == b"by hand"
+    assert read_file(local.portal, "docs/lz-reference/extra.md") == b"by hand"
+
+
+def test_a_synced_file_that_was_edited_in_the_portal_is_restored(local: World) -> None:
+    local.sync()
+    local.change("docs/lz-reference/cost.md", b"edited", local.portal)
+    outcome = local.sync()
+
+    assert outcome.details["portal_commits"]["restored"] == 1
+    assert read_file(local.portal, "docs/lz-reference/cost.md") == read_file(local.landing_zone, "docs/cost.md")
+
+
+def test_a_push_to_the_landing_zone_during_a_sync_is_not_missed(local: World) -> None:
+    moved = []
+
+    def push_meanwhile(what: str, done: int, total: int | None) -> None:
+        if what.startswith("updating the portal") and not moved:
+            moved.append(local.change("docs/cost.md", b"# Pushed meanwhile\n"))
+
+    outcome = local.sync(progress=push_meanwhile)
+
+    assert outcome.details["commits"]["head"] == moved[0]
+    assert read_file(local.portal, "docs/lz-reference/cost.md") == b"# Pushed meanwhile\n"
+
+
+def test_deliveries_that_were_pending_are_done_and_later_ones_are_not(world: World) -> None:
+    def deliver(name: str) -> None:
+        with world.store.write() as connection:
+            inbox.insert(connection, NewDelivery(name, name, "push", "example/gcp-landing-zone"), now=NOW)
+
+    def deliver_meanwhile(what: str, done: int, total: int | None) -> None:
+        if what.startswith("updating the portal"):
+            deliver("late")
+
+    deliver("early")
+    world.sync()
+    deliver("next")
+    world.sync(progress=deliver_meanwhile)
+
+    with world.store.read() as connection:
+        assert [delivery.delivery_id for delivery in inbox.pending(connection)] == ["late"]
+    assert {row.run_id for row in world.rows(schema.inbox)} == {"7", None}
+
+
+class RacedMirror(Mirror):
+    """Before each of the first pushes, somebody else pushes."""
+
+    races = 1
+
+    def push(self, commit: str, *, expected: str) -> None:
+        if self.races:
+            self.races -= 1
+            path = Path(self.config.url)
+            commit_change(path, f"own-{self.races}.md", b"by hand", message="Race", at=NOW)
+        super().push(commit, expected=expected)
+
+
+@pytest.mark.parametrize(("races", "wins"), [(1, True), (4, True), (5, False)])
+def test_a_lost_race_is_planned_anew_a_bounded_number_of_times(local: World, races: int, wins: bool) -> None:
+    source = Mirror(local.folder / "lz.git", RepositoryConfig(url=str(local.landing_zone)), key="a", token=None)
+    portal = RacedMirror(local.folder / "portal.git", RepositoryConfig(url=str(local.portal)), key="b", token=None)
+    portal.races = races
+    mapping = Mapping(local.config.paths, local.config.mapping)
+    commit = source.fetch()
+    tree = read_source(source.open(), commit, mapping, max_file_bytes=10**6, known={}, progress=silent)
+    own = blobs(local.portal)
+    if wins:
+        publish(portal, tree, triggered_by="test", now=NOW)
+        assert blobs(local.portal).keys() == own.keys() | expected(local.landing_zone).keys() | {
+            f"own-{number}.md" for number in range(races)
+        }
+    else:
+        with pytest.raises(SyncError) as caught:
+            publish(portal, tree, triggered_by="test", now=NOW)
+        assert (caught.value.reason, caught.value.transient) == (Reason.CONFLICT, True)
+
+
+def test_a_commit_that_was_pushed_before_a_crash_is_recorded_by_the_next_sync(local: World) -> None:
+    local.sync()
+    with local.store.write() as connection:
+        for table in schema.metadata.sorted_tables:
+            if table.name not in ("counters", "layer_status"):
+                connection.execute(table.delete())
+    outcome = local.sync()
+
+    assert outcome.details["portal_commits"]["sha"] is None
+    (row,) = local.rows(schema.portal_commits)
+    assert row.sha == str(head(local.portal).id)
+    assert len(local.rows(schema.documents)) == 16
+
+
+def test_rewritten_history_is_followed(local: World) -> None:
+    local.sync()
+    repository = pygit2.Repository(str(local.landing_zone))
+    repository.references["refs/heads/main"].set_target(head(local.landing_zone).parent_ids[0])
+    sha = local.change("docs/cost.md", b"# Another history\n")
+    outcome = local.sync()
+
+    assert outcome.details["commits"]["head"] == sha
+    assert blobs(local.portal).items() >= expected(local.landing_zone).items()
+
+
+def test_more_commits_than_the_first_read_takes_are_read_later_as_they_come(local: World) -> None:
+    local.sync()
+    shas = {local.change("README.md", f"{number}".encode()) for number in range(30)}
+    outcome = local.sync()
+
+    assert outcome.details["commits"]["new"] == 30
+    assert {row.sha for row in local.rows(schema.commits)} >= shas
+
+
+@pytest.mark.parametrize("damage", ["lock", "object"])
+def test_a_mirror_that_a_killed_process_left_broken_is_made_anew(local: World, damage: str) -> None:
+    local.sync()
+    mirror = local.folder / "data" / "git" / "landing-zone.git"
+    sha = local.change("docs/cost.md", b"# Changed\n")
+    if damage == "lock":
+        (mirror / "refs" / "heads" / "main.lock").touch()
+    else:
+        for loose in mirror.glob("objects/??/*"):
+            loose.chmod(0o644)
+            loose.write_bytes(b"")
+    assert local.sync().details["commits"]["head"] == sha
+
+
+def failure(world: World, **changes: Any) -> SyncError:
+    with pytest.raises(SyncError) as caught:
+        world.sync(**changes)
+    assert "\n" not in str(caught.value)
+    assert caught.value.remedy
+    return caught.value
+
+
+def test_each_unusable_repository_is_one_line_with_a_remedy(local: World) -> None:
+    portal = str(local.portal)
+    cases: list[tuple[str, dict[str, Any], Reason, str]] = [
+        ("unreachable", {"landing_zone": "http://127.0.0.1:9/x.git"}, Reason.UNAVAILABLE, "reached"),
+        ("unknown host", {"landing_zone": "https://git.invalid/x.git"}, Reason.UNAVAILABLE, "reached"),
+        ("gone", {"landing_zone": str(local.folder / "nowhere.git")}, Reason.NOT_FOUND, "landing_zone.url"),
+        ("portal gone", {"portal_repository": str(local.folder / "no.git")}, Reason.NOT_FOUND, "portal_repository.url"),
+        ("empty", {"landing_zone": ""}, Reason.INVALID, "landing_zone.url: is empty"),
+        ("option", {"landing_zone": "--upload-pack=touch x"}, Reason.INVALID, "landing_zone"),
+    ]
+    for name, urls, reason, text in cases:
+        error = failure(local, **{key: RepositoryConfig(url=url) for key, url in urls.items()})
+        assert error.reason is reason, name
+        assert error.transient is (reason is Reason.UNAVAILABLE), name
+        assert text in str(error), name
+    for key, url in (("landing_zone", str(local.landing_zone)), ("portal_repository", portal)):
+        error = failure(local, **{key: RepositoryConfig(url=url, branch="missing")})
+        assert (error.reason, error.transient) == (Reason.NOT_FOUND, False)
+        assert "has no branch 'missing'" in str(error)
+
+
+def test_a_push_that_the_server_declines_is_one_line_and_not_tried_again(local: World) -> None:
+    hook = local.portal / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    error = failure(local)
+
+    assert (error.reason, error.transient) == (Reason.PERMISSION_DENIED, False)
+    assert "pre-receive hook declined" in str(error)
+    assert local.rows(schema.synced_files) == []
+
+
+@contextmanager
+def http_server(status: int) -> Iterator[tuple[str, list[str | None]]]:
+    """A server that answers everything with one status and keeps the Authorization headers."""
+    seen: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers.get("Authorization"))
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}", seen
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (401, Reason.UNAUTHENTICATED),
+        (403, Reason.PERMISSION_DENIED),
+        (404, Reason.NOT_FOUND),
+        (429, Reason.UNAVAILABLE),
+        (503, Reason.UNAVAILABLE),
+    ],
+)
+def test_a_token_reaches_the_server_and_nothing_else(local: World, status: int, reason: Reason) -> None:
+    token = "ghs_" + "T0kenThatNobodyMaySee" * 2
+    with http_server(status) as (address, seen):
+        error = failure(
+            local,
+            landing_zone=RepositoryConfig(url=f"http://someone:hidden@{address}/example/lz.git"),
+            git_token=SecretStr(token),
+        )
+
+    assert error.reason is reason
+    assert "hidden" not in str(error)
+    assert f"Basic {base64.b64encode(f'x-access-token:{token}'.encode()).decode()}" in seen
+    written = b"".join(path.read_bytes() for path in (local.folder / "data").rglob("*") if path.is_file())
+    for form in (token, base64.b64encode(f"x-access-token:{token}".encode()).decode()):
+        assert form not in repr(error) + str(error.__cause__)
+        assert form.encode() not in written
