@@ -30,7 +30,7 @@ demo-once: $(STAMP) ## One full sync of a demo landing zone, as a table or as JS
 	@exec $(BIN)/python -m demo once $(ARGS)
 
 test: $(STAMP) ## Run every test that needs nothing but this machine.
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## Check style, types, SQL and who imports whom.
 	$(BIN)/ruff check .
@@ -44,7 +44,7 @@ format: $(STAMP) ## Format the code.
 	$(BIN)/ruff format .
 
 e2e: $(STAMP) ## Run the browser tests (needs Chromium: apt-get install chromium).
-	$(BIN)/python -m pytest tests/e2e $(ARGS)
+	$(BIN)/python -m pytest --override-ini addopts= --import-mode=importlib tests/e2e $(ARGS)
 
 soak: $(STAMP) ## Run the long versions of the randomized tests.
 	SOAK=1 $(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)

@@ -1,7 +1,4 @@
-"""The code location: loads ``defs/`` and gives it its resources. Nothing is declared here.
-
-    dagster definitions validate -m lz_sync_dagster.definitions
-"""
+"""The code location: loads ``defs/`` and gives it its resources. Nothing is declared here."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,8 +21,9 @@ def build_defs(
     """
     shown = settings or load_settings()
     loaded = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    assets = [asset for asset in loaded.assets or () if isinstance(asset, dg.AssetsDefinition)]
     return dg.Definitions(
-        assets=dg.map_asset_specs(lambda spec: as_configured(spec, shown), loaded.assets or ()),
+        assets=dg.map_asset_specs(lambda spec: as_configured(spec, shown), assets),
         asset_checks=loaded.asset_checks,
         jobs=loaded.jobs,
         schedules=loaded.schedules,

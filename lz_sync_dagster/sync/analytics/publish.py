@@ -25,6 +25,8 @@ _COLUMNS = [
     "total_cost",
     "avg_compliance",
     "coverage",
+    "resource_coverage",
+    "cost_coverage",
     "as_of",
 ]
 

@@ -13,7 +13,15 @@ from typing import Any
 import orjson
 
 from lz_sync_dagster.sync.errors import Reason, SyncError
-from lz_sync_dagster.sync.state.observation import ContentType, InvalidAsset, Observation, Source, observe, scope_of
+from lz_sync_dagster.sync.state.observation import (
+    ContentType,
+    InvalidAsset,
+    Observation,
+    Source,
+    observe,
+    scope_of,
+    whole_numbers,
+)
 from lz_sync_dagster.sync.state.redaction import redact
 from lz_sync_dagster.sync.timing import parse_ns
 
@@ -66,7 +74,7 @@ def parse_message(data: bytes, attributes: Mapping[str, str], *, scopes: Sequenc
         BadMessage: the message is not JSON, or not a usable ``TemporalAsset``.
     """
     try:
-        document = orjson.loads(data)
+        document = whole_numbers(orjson.loads(data))
     except orjson.JSONDecodeError as error:
         text = data.decode("utf-8", errors="replace")
         if text.strip().lower().startswith(_WELCOME):
@@ -112,6 +120,7 @@ def _observations(document: Mapping[str, Any], asset: Mapping[str, Any], scopes:
                 source=Source.FEED,
                 deleted=gone,
                 content_type=content_type,
+                existed=_first(document, "priorAssetState", "prior_asset_state") == "PRESENT",
             )
             for content_type in carried or [ContentType.RESOURCE]
         ]
@@ -165,7 +174,7 @@ def _first(mapping: Mapping[str, Any], *keys: str) -> Any:
 def printable(data: bytes) -> str:
     """A message's body as a text without secrets, for the dead letters."""
     try:
-        document = orjson.loads(data)
+        document = whole_numbers(orjson.loads(data))
     except orjson.JSONDecodeError:
         return data.decode("utf-8", errors="replace")
     if isinstance(document, dict):

@@ -58,6 +58,8 @@ class Observation:
         redacted: paths in ``data`` whose value was removed.
         digest: SHA-256 of the canonical ``data``; of the empty text if deleted.
         location: region, zone or multi-region, where the source says so.
+        existed: the source says that the asset was there before; whoever never saw it is told of a change, not of a
+            creation.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Observation:
     redacted: tuple[str, ...]
     digest: str
     location: str | None = None
+    existed: bool = False
 
     @property
     def order(self) -> tuple[int, int, bool, str]:
@@ -122,6 +125,7 @@ def observe(
     source: Source,
     deleted: bool = False,
     content_type: ContentType | None = None,
+    existed: bool = False,
 ) -> Observation:
     """Make an observation of an asset in Cloud Asset's JSON form (REST camelCase or export snake_case keys).
 
@@ -183,6 +187,7 @@ def observe(
         redacted=redacted,
         digest=digest_of(data),
         location=resource.get("location"),
+        existed=existed,
     )
 
 

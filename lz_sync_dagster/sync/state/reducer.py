@@ -55,7 +55,9 @@ def change_of(known: Known | None, observation: Observation) -> Change | None:
         return None
     if observation.deleted:
         return Change.DELETED if known is not None and known.exists else Change.NONE
-    if known is None or not known.exists:
+    if known is None:
+        return Change.UPDATED if observation.existed else Change.CREATED
+    if not known.exists:
         return Change.CREATED
     if None not in (known.resource_id, observation.resource_id) and known.resource_id != observation.resource_id:
         return Change.RECREATED

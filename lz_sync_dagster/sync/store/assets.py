@@ -227,8 +227,8 @@ def _step(observation: Observation, row: sa.Row[Any] | None, ledgers: Mapping[Pa
         absent_ns, gone = _absence(observation.update_ns, seen_ns, reads)
         if observation.deleted:
             absent_ns, gone = None, False
-        change = Change.NONE if observation.deleted or gone else Change.CREATED
-        return _Step(observation, None, change, gone, absent_ns, seen_ns)
+        change = change_of(None, observation) or Change.NONE
+        return _Step(observation, None, Change.NONE if gone else change, gone, absent_ns, seen_ns)
 
     reads = ledgers[_part_of_row(row)]
     removed_by_absence = row.deleted and row.absent_ns is not None

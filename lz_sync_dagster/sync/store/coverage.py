@@ -5,7 +5,7 @@ An error is written here as a row with its reason and remedy. It never becomes a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -125,6 +125,11 @@ def summary(connection: sa.Connection, *, now: datetime, ttl: timedelta) -> Cove
                     since=row.since,
                 )
             )
+    return of_counts(counts, gaps)
+
+
+def of_counts(counts: Mapping[CoverageStatus, int], gaps: list[CoverageGap]) -> Coverage:
+    """A `Coverage` of rows that were counted by status, with its overall status."""
     return Coverage(
         status=_overall(counts),
         complete=counts[CoverageStatus.COMPLETE],
@@ -135,7 +140,7 @@ def summary(connection: sa.Connection, *, now: datetime, ttl: timedelta) -> Cove
     )
 
 
-def _overall(counts: dict[CoverageStatus, int]) -> CoverageStatus:
+def _overall(counts: Mapping[CoverageStatus, int]) -> CoverageStatus:
     total = sum(counts.values())
     if counts[CoverageStatus.UNKNOWN] == total:
         return CoverageStatus.UNKNOWN

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -26,7 +27,23 @@ class DailyMetric:
     total_cost: float | None
     avg_compliance: float | None
     coverage: str
+    resource_coverage: str
+    cost_coverage: str
     as_of: datetime
+
+
+def newest_coverages(connection: sa.Connection) -> tuple[str | None, str | None]:
+    """Coverage of the newest resource figures and of the newest costs; ``None`` where nothing was published."""
+
+    def newest(word: sa.Column[str], figure: sa.Column[Any]) -> str | None:
+        query = sa.select(word).where(figure.is_not(None)).order_by(daily_metrics.c.date.desc()).limit(1)
+        found: str | None = connection.scalar(query)
+        return found
+
+    return (
+        newest(daily_metrics.c.resource_coverage, daily_metrics.c.total_resources),
+        newest(daily_metrics.c.cost_coverage, daily_metrics.c.total_cost),
+    )
 
 
 def latest(connection: sa.Connection, *, days: int) -> list[DailyMetric]:
@@ -47,6 +64,8 @@ def latest(connection: sa.Connection, *, days: int) -> list[DailyMetric]:
             total_cost=None if row.total_cost is None else float(row.total_cost),
             avg_compliance=row.avg_compliance,
             coverage=row.coverage,
+            resource_coverage=row.resource_coverage,
+            cost_coverage=row.cost_coverage,
             as_of=row.as_of,
         )
         for row in connection.execute(query)
@@ -78,7 +97,7 @@ def publish(connection: sa.Connection, rows: Sequence[DailyMetric]) -> int:
     return len(added) + len(changed) + len(removed)
 
 
-_FIGURES = ("total_resources", "resources_with_violations", "total_cost", "avg_compliance", "coverage", "as_of")
+_FIGURES = tuple(column.name for column in daily_metrics.c if not column.primary_key)
 
 
 def _values(row: DailyMetric) -> dict[str, object]:

@@ -9,9 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from lz_sync_dagster.layers import LAYERS, Layer, LayerId
-from lz_sync_dagster.sync.models import Coverage, CoverageStatus, EventType, Status, SyncStatus
+from lz_sync_dagster.sync.errors import Reason
+from lz_sync_dagster.sync.models import Coverage, CoverageGap, CoverageStatus, EventType, Status, SyncStatus
 from lz_sync_dagster.sync.store import coverage as coverage_ledger
-from lz_sync_dagster.sync.store import event_log, listeners
+from lz_sync_dagster.sync.store import daily_metrics, event_log, listeners
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.schema import layer_runs, layer_status
 
@@ -29,14 +30,18 @@ def statuses(
     """One `SyncStatus` per layer, in the order of the layers, as of ``now``."""
     rows = {row.layer: row for row in connection.execute(sa.select(layer_status))}
     ledger = coverage_ledger.summary(connection, now=now, ttl=ttl)
+    marts = _marts_coverage(connection, now)
     heard = listeners.last_sign(connection)
-    return [_status(layer, rows.get(layer.id), ledger, now, layer.id in disabled, ttl, heard) for layer in LAYERS]
+    return [
+        _status(layer, rows.get(layer.id), ledger, marts, now, layer.id in disabled, ttl, heard) for layer in LAYERS
+    ]
 
 
 def _status(
     layer: Layer,
     row: sa.Row[tuple[object, ...]] | None,
     ledger: Coverage,
+    marts: Coverage,
     now: datetime,
     disabled: bool,
     ttl: timedelta,
@@ -51,7 +56,7 @@ def _status(
             errors=[],
             next_sync=None,
             source=layer.source,
-            coverage=_coverage(layer, Status.UNKNOWN, ledger),
+            coverage=_coverage(layer, Status.UNKNOWN, ledger, marts),
         )
     status, errors = Status(row.status), list(row.errors)
     if status is Status.IN_PROGRESS and (row.lease_expires_at is None or row.lease_expires_at < now):
@@ -80,13 +85,40 @@ def _status(
         consecutive_failures=row.consecutive_failures,
         as_of=row.as_of,
         source=layer.source,
-        coverage=_coverage(layer, status, ledger),
+        coverage=_coverage(layer, status, ledger, marts),
     )
 
 
-def _coverage(layer: Layer, status: Status, ledger: Coverage) -> Coverage:
+def _marts_coverage(connection: sa.Connection, now: datetime) -> Coverage:
+    """What the newest published figures rest on: one row for resources, one for costs."""
+    words = dict(zip(("resources", "costs"), daily_metrics.newest_coverages(connection), strict=True))
+    statuses = {subject: CoverageStatus(word or CoverageStatus.UNKNOWN) for subject, word in words.items()}
+    remedies = {
+        "resources": "look at the coverage of the API sync; the next daily build takes in what it finds",
+        "costs": "set sync_layers.bigquery.billing_export, and look at the refused billing lines",
+    }
+    gaps = [
+        CoverageGap(
+            scope="marts",
+            asset_type=subject,
+            content_type="DAILY_METRICS",
+            status=status,
+            reason=Reason.NOT_READ_YET if status is CoverageStatus.UNKNOWN else Reason.INVALID,
+            detail=f"the newest daily figures of {subject} rest on {status} data",
+            remedy=remedies[subject],
+            since=now,
+        )
+        for subject, status in statuses.items()
+        if status is not CoverageStatus.COMPLETE
+    ]
+    return coverage_ledger.of_counts({status: list(statuses.values()).count(status) for status in CoverageStatus}, gaps)
+
+
+def _coverage(layer: Layer, status: Status, ledger: Coverage, marts: Coverage) -> Coverage:
     if layer.id in (LayerId.API, LayerId.PUBSUB):
         return ledger
+    if layer.id is LayerId.BIGQUERY:
+        return marts
     if status in (Status.SUCCESS, Status.IN_PROGRESS):
         return Coverage(status=CoverageStatus.COMPLETE, complete=1)
     if status is Status.PARTIAL:

@@ -427,5 +427,7 @@ daily_metrics = sa.Table(
     sa.Column("total_cost", sa.Numeric(20, 6)),
     sa.Column("avg_compliance", sa.Double),
     sa.Column("coverage", sa.String(16), nullable=False),
+    sa.Column("resource_coverage", sa.String(16), nullable=False),
+    sa.Column("cost_coverage", sa.String(16), nullable=False),
     _instant("as_of"),
 )

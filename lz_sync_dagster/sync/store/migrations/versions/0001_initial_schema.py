@@ -101,6 +101,8 @@ def upgrade() -> None:
         sa.Column("total_cost", sa.Numeric(precision=20, scale=6), nullable=True),
         sa.Column("avg_compliance", sa.Double(), nullable=True),
         sa.Column("coverage", sa.String(length=16), nullable=False),
+        sa.Column("resource_coverage", sa.String(length=16), nullable=False),
+        sa.Column("cost_coverage", sa.String(length=16), nullable=False),
         sa.Column("as_of", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("date", "source", "currency", name=op.f("pk_daily_metrics")),
     )

@@ -1,0 +1,4 @@
+"""A landing zone to try the project on: repositories, an organization, Google's servers, and people who change things.
+
+Production code never imports this package: it is pointed here by endpoint settings alone.
+"""

@@ -1,0 +1,156 @@
+"""``python -m demo up`` and ``python -m demo once``: the project on a landing zone of its own.
+
+Both start the production commands as processes and point them at the demo by configuration alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+
+from demo.faults import FAULTS, parse_faults
+from demo.landing_zone import HOST, DemoLandingZone, answers, free_port
+from demo.processes import Processes
+from lz_sync_dagster.config import ConfigError
+from lz_sync_dagster.sync.errors import SyncError
+from lz_sync_dagster.sync.timing import utcnow
+
+app = typer.Typer(help="A landing zone to try lz-sync on.", no_args_is_help=True, add_completion=False)
+
+_ROOT = Path(__file__).resolve().parent.parent
+_BIN = Path(sys.executable).parent
+_START_SECONDS = 60.0
+#: Seconds between two changes that the simulator makes.
+_PACE = 4.0
+
+DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the demo keeps everything.")]
+Assets = Annotated[int | None, typer.Option("--assets", help="Size of the organization (default 2,000).")]
+Fault = Annotated[list[str] | None, typer.Option("--fault", help=f"What goes wrong: {', '.join(FAULTS)}.")]
+
+
+@app.command()
+def once(
+    data_dir: DataDir = Path(".demo"),
+    assets: Assets = None,
+    fault: Fault = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """One full sync of all five layers, and its result. Exits with 0 only if each layer succeeded."""
+    _say("making the landing zone")
+    with (
+        DemoLandingZone(data_dir, assets=assets, faults=parse_faults(fault or []), clock=utcnow) as zone,
+        Processes(zone.folder / "logs", zone.environment) as processes,
+    ):
+        _start_portal(zone, processes)
+        if zone.is_new:
+            zone.simulator.welcome()
+            zone.simulator.script()
+        _expect_accepted(zone.deliver_head())
+        command = [str(_BIN / "lz-sync"), "sync", "all", *(["--json"] if as_json else [])]
+        code = subprocess.run(command, env=zone.environment, check=False).returncode
+    raise typer.Exit(code)
+
+
+@app.command()
+def up(
+    data_dir: DataDir = Path(".demo"),
+    assets: Assets = None,
+    fault: Fault = None,
+) -> None:
+    """Start everything, sync once, print the addresses, and keep changing things until Ctrl-C."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    _say("making the landing zone")
+    with (
+        DemoLandingZone(data_dir, assets=assets, faults=parse_faults(fault or []), clock=utcnow) as zone,
+        Processes(zone.folder / "logs", zone.environment) as processes,
+    ):
+        _start_portal(zone, processes)
+        _say(f"LZ Sync pages    {zone.portal_url}/lz-sync")
+        if zone.is_new:
+            zone.simulator.welcome()
+        _expect_accepted(zone.deliver_head())
+        processes.start("listener", [str(_BIN / "lz-sync"), "listen"])
+        processes.start("first-sync", [str(_BIN / "lz-sync"), "sync", "all"])
+        dagster_url = _start_dagster(zone, processes)
+        _say(f"Dagster          {dagster_url}")
+        _say(f"API              {zone.portal_url}/api/v1/openapi.json")
+        _say(f"logs             {processes.logs}")
+        _say("a change every few seconds; Ctrl-C ends everything")
+        while not stop.wait(_PACE):
+            processes.check(but={"first-sync"})
+            change = zone.simulator.step()
+            _say(f"{change.at:%H:%M:%S} {change.kind}: {change.target}")
+        _say("stopping")
+    _say("stopped")
+
+
+def _start_portal(zone: DemoLandingZone, processes: Processes) -> None:
+    processes.start("portal", [str(_BIN / "lz-sync"), "portal", "--host", HOST, "--port", str(zone.portal_port)])
+
+    def ready() -> bool:
+        try:
+            return httpx.get(f"{zone.portal_url}/readyz", timeout=2).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    processes.wait_for(ready, what="portal", seconds=_START_SECONDS)
+
+
+def _start_dagster(zone: DemoLandingZone, processes: Processes) -> str:
+    home = zone.folder / "dagster"
+    home.mkdir(exist_ok=True)
+    shutil.copy(_ROOT / "dagster.yaml", home / "dagster.yaml")
+    code, port = str(free_port()), str(free_port())
+    extra = {"DAGSTER_HOME": str(home)}
+    name = "lz_sync_dagster"
+    processes.start(
+        "dagster-code",
+        [
+            str(_BIN / "dagster"),
+            "api",
+            "grpc",
+            "-m",
+            f"{name}.definitions",
+            "--location-name",
+            name,
+            "-h",
+            HOST,
+            "-p",
+            code,
+        ],
+        extra=extra,
+    )
+    processes.wait_for(lambda: answers(int(code)), what="Dagster code server", seconds=_START_SECONDS)
+    server = ["--grpc-host", HOST, "--grpc-port", code]
+    web = [str(_BIN / "dagster-webserver"), *server, "-h", HOST, "-p", port]
+    processes.start("dagster-webserver", web, extra=extra)
+    processes.start("dagster-daemon", [str(_BIN / "dagster-daemon"), "run", *server], extra=extra)
+    return f"http://{HOST}:{port}"
+
+
+def _expect_accepted(status: int) -> None:
+    if status != httpx.codes.ACCEPTED:
+        raise typer.BadParameter(f"the portal answered {status} to a signed delivery")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except ConfigError as error:
+        sys.exit("\n".join(f"error: {line}" for line in error.lines))
+    except SyncError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,100 @@
+"""Faults that the demo's servers can show on demand, as data. What one looks like on the wire is the server's part."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from lz_sync_dagster.sync.errors import Reason, SyncError
+
+#: Every fault, by the name that ``--fault`` takes.
+FAULTS: dict[str, str] = {
+    "asset_denied": "reading Cloud SQL instances is denied: the role roles/cloudasset.viewer is missing there",
+    "asset_quota": "the first asset reads get 429 RESOURCE_EXHAUSTED and are told when to come back",
+    "asset_expired_token": "one page token has expired in the middle of a listing",
+    "asset_unknown_type": "Cloud Asset does not know the type firestore.googleapis.com/Database",
+    "asset_slow_page": "each page of assets takes two seconds",
+    "asset_unavailable": "the first asset reads get 503 UNAVAILABLE",
+    "feed_duplicate": "each feed message is delivered twice",
+    "feed_reorder": "feed messages overtake each other",
+    "feed_lose": "every third feed message is lost",
+}
+
+#: How many calls a fault hits before it is over; the others last until they are switched off.
+CALLS: dict[str, int] = {"asset_quota": 2, "asset_expired_token": 1, "asset_unavailable": 2}
+
+
+@dataclass
+class Faults:
+    """Which faults are on, shared by servers and threads.
+
+    Attributes:
+        denied_types: asset types (or their beginnings) that ``asset_denied`` hits.
+        denied_scopes: scopes (``folders/123``) that ``asset_denied`` hits, whatever the type.
+        denied_contents: content types that ``asset_denied`` hits.
+        unknown_types: asset types that ``asset_unknown_type`` makes unknown.
+        retry_after: seconds that ``asset_quota`` asks callers to wait.
+        page_delay: seconds that ``asset_slow_page`` takes.
+    """
+
+    denied_types: tuple[str, ...] = ("sqladmin.googleapis.com/",)
+    denied_scopes: tuple[str, ...] = ()
+    denied_contents: tuple[str, ...] = ("RESOURCE", "IAM_POLICY", "ORG_POLICY")
+    unknown_types: tuple[str, ...] = ("firestore.googleapis.com/Database",)
+    retry_after: float = 1.0
+    page_delay: float = 2.0
+    _left: dict[str, int | None] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def on(self, name: str, calls: int | None = None) -> None:
+        """Switch a fault on: for `calls` calls, by default as many as `CALLS` says, else until it is switched off."""
+        _known(name)
+        with self._lock:
+            self._left[name] = CALLS.get(name) if calls is None else calls
+
+    def off(self, name: str) -> None:
+        """Switch a fault off."""
+        _known(name)
+        with self._lock:
+            self._left.pop(name, None)
+
+    def active(self, name: str) -> bool:
+        """Whether the fault is on."""
+        _known(name)
+        with self._lock:
+            return name in self._left
+
+    def take(self, name: str) -> bool:
+        """Whether the fault hits this call; one that lasts for a number of calls has one less left."""
+        _known(name)
+        with self._lock:
+            if name not in self._left:
+                return False
+            left = self._left[name]
+            if left is None:
+                return True
+            if left <= 1:
+                del self._left[name]
+            else:
+                self._left[name] = left - 1
+            return left > 0
+
+
+def parse_faults(names: Iterable[str]) -> Faults:
+    """The faults that the command line names, switched on.
+
+    Raises:
+        SyncError: for a name that is not one of `FAULTS`.
+    """
+    faults = Faults()
+    for name in names:
+        faults.on(name)
+    return faults
+
+
+def _known(name: str) -> None:
+    if name not in FAULTS:
+        raise SyncError(
+            "is not a fault", where=f"--fault {name}", remedy=f"choose from {', '.join(FAULTS)}", reason=Reason.INVALID
+        )

@@ -1,0 +1,117 @@
+"""Starts the production processes and ends them all: each is the leader of a process group of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from lz_sync_dagster.sync.errors import Reason, SyncError
+
+#: What a process gets to end by itself after SIGINT, and again after SIGTERM, before it is killed.
+_GRACE_SECONDS = (6.0, 3.0)
+_POLL_SECONDS = 0.05
+
+
+@dataclass
+class Processes:
+    """A set of processes with one life. Their output goes to ``<logs>/<name>.log``."""
+
+    logs: Path
+    environment: Mapping[str, str]
+    _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, name: str, command: Sequence[str], *, extra: Mapping[str, str] | None = None) -> None:
+        """Start a process in a group of its own."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        with self.log(name).open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                command,
+                env={**self.environment, **(extra or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def log(self, name: str) -> Path:
+        """The file with a process's output."""
+        return self.logs / f"{name}.log"
+
+    def check(self, but: Collection[str] = ()) -> None:
+        """Raise if a process ended by itself; those named in ``but`` may, with exit code 0 or not.
+
+        Raises:
+            SyncError: with the last line that it wrote.
+        """
+        for name, process in self._running.items():
+            if name not in but and process.poll() is not None:
+                lines = self.log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines() or [
+                    "no output"
+                ]
+                raise SyncError(
+                    f"ended with exit code {process.returncode}: {lines[-1]}",
+                    where=name,
+                    remedy=f"look at {self.log(name)}",
+                    reason=Reason.UNAVAILABLE,
+                )
+
+    def wait_for(self, condition: Callable[[], bool], *, what: str, seconds: float) -> None:
+        """Wait until a condition holds, as long as all processes live.
+
+        Raises:
+            SyncError: a process ended, or the time is up.
+        """
+        deadline = time.monotonic() + seconds
+        while not condition():
+            self.check()
+            if time.monotonic() > deadline:
+                raise SyncError(
+                    f"did not come up within {seconds:.0f} s",
+                    where=what,
+                    remedy=f"look at the files in {self.logs}",
+                    reason=Reason.TIMEOUT,
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def stop(self) -> None:
+        """End every process with all its children: SIGINT, then SIGTERM, then SIGKILL."""
+        for number, grace in zip((signal.SIGINT, signal.SIGTERM), _GRACE_SECONDS, strict=True):
+            for process in self._running.values():
+                _signal(process, number)
+            deadline = time.monotonic() + grace
+            while time.monotonic() < deadline and any(_alive(process) for process in self._running.values()):
+                time.sleep(_POLL_SECONDS)
+        for process in self._running.values():
+            _signal(process, signal.SIGKILL)
+            process.wait()
+        self._running.clear()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _alive(process: subprocess.Popen[bytes]) -> bool:
+    """Whether anything of the process's group is left."""
+    process.poll()
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,58 @@
+"""Checks of the git layer: is everything the mapping covers accounted for, and could the rules be read?"""
+
+import dagster as dg
+import sqlalchemy as sa
+
+from lz_sync_dagster.defs.layer_checks import error, sync_check, warning
+from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.store import Store
+from lz_sync_dagster.sync.store.schema import enforcement_gates, synced_files, terraform_blocks
+
+sync_is_complete = sync_check(LayerId.GIT, ["git", "commits"])
+
+
+@dg.asset_check(
+    asset=["git", "portal_commits"],
+    description="Every file that the mapping covers is in the portal's repository, or says why it is not.",
+)
+def files_are_accounted_for(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
+    with store.read() as connection:
+        rows = connection.execute(sa.select(synced_files.c.path, synced_files.c.status, synced_files.c.reason)).all()
+    lost = [
+        f"{row.path}: is {row.status} without a reason; run 'lz-sync sync git --full'" for row in rows if not _said(row)
+    ]
+    left = [f"{row.path}: {row.reason}" for row in rows if row.status != "synced" and row.reason]
+    if lost or not rows:
+        return error(
+            lost or ["no file of the landing zone is mapped; check sync_layers.git_sync.paths"], files=len(rows)
+        )
+    if left:
+        return warning(left, files=len(rows), not_synced=len(left))
+    return dg.AssetCheckResult(passed=True, metadata={"files": len(rows), "not_synced": 0})
+
+
+@dg.asset_check(asset=["git", "enforcement_gates"], description="`ENFORCEMENT_GATES.md` yields gates.")
+def gates_were_read(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
+    with store.read() as connection:
+        gates = connection.scalar(sa.select(sa.func.count()).select_from(enforcement_gates)) or 0
+    if gates == 0:
+        return error(["no gate could be read from ENFORCEMENT_GATES.md; check its headings and tables"], gates=0)
+    return dg.AssetCheckResult(passed=True, metadata={"gates": gates})
+
+
+@dg.asset_check(asset=["git", "terraform_blocks"], description="Every Terraform file parses.")
+def terraform_parses(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
+    with store.read() as connection:
+        broken = connection.scalars(
+            sa.select(terraform_blocks.c.path)
+            .where(terraform_blocks.c.has_error)
+            .distinct()
+            .order_by(terraform_blocks.c.path)
+        ).all()
+    if broken:
+        return warning([f"{path}: has a syntax error; run 'terraform validate' on it" for path in broken])
+    return dg.AssetCheckResult(passed=True)
+
+
+def _said(row: sa.Row[tuple[str, str, str | None]]) -> bool:
+    return row.status == "synced" or bool(row.reason)

@@ -1,0 +1,12 @@
+"""When the inventory layer syncs by itself: at the configured cadence, every five minutes by default."""
+
+import dagster as dg
+
+from lz_sync_dagster.config import load_settings
+from lz_sync_dagster.defs.layer_schedule import layer_schedule
+from lz_sync_dagster.layers import LayerId
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return dg.Definitions(schedules=[layer_schedule(LayerId.API, load_settings())])

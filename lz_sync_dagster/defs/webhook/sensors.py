@@ -1,0 +1,52 @@
+"""From delivery to run: the inbox asks for a git sync, and the webhook layer's account is kept without a run."""
+
+import dagster as dg
+
+from lz_sync_dagster.config import Settings
+from lz_sync_dagster.defs.layer_schedule import is_syncing, why_not_yet
+from lz_sync_dagster.defs.layer_sync import sync_without_run
+from lz_sync_dagster.layers import LayerId, layer
+from lz_sync_dagster.sync.store import Store, inbox
+from lz_sync_dagster.sync.store.layer_runs import statuses
+from lz_sync_dagster.sync.timing import Clock
+from lz_sync_dagster.sync.webhook.plan import plan_runs
+from lz_sync_dagster.sync.webhook.service import sync_webhook
+
+_ACCOUNT_EVERY = layer(LayerId.WEBHOOK).target / 2
+
+
+@dg.sensor(
+    job_name="git_job",
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Requests one git sync for all deliveries that wait. Its run key is the newest delivery's id.",
+)
+def webhook_deliveries_sensor(
+    context: dg.SensorEvaluationContext,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[Store],
+    clock: dg.ResourceParam[Clock],
+) -> dg.SensorResult | dg.SkipReason:
+    if LayerId.WEBHOOK in settings.disabled_layers or LayerId.GIT in settings.disabled_layers:
+        return dg.SkipReason("webhook or git_sync is switched off in the configuration")
+    with store.read() as connection:
+        waiting = inbox.pending(connection)
+    running = is_syncing(LayerId.GIT, store, clock()) or why_not_yet(context.instance, "git_job") is not None
+    plan = plan_runs(waiting, running=running, cursor=context.cursor)
+    requests = [dg.RunRequest(run_key=plan.run_key, tags=plan.tags)] if plan else []
+    accounts = _account(settings, store, clock)
+    if not requests and not accounts:
+        return dg.SkipReason(
+            f"{len(waiting)} deliveries wait for the git sync under way" if running else "nothing to request"
+        )
+    return dg.SensorResult(run_requests=requests, cursor=plan.cursor if plan else context.cursor, asset_events=accounts)
+
+
+def _account(settings: Settings, store: Store, clock: Clock) -> list[dg.AssetMaterialization]:
+    """Account for the deliveries when one was settled, and at least twice within the layer's target."""
+    with store.read() as connection:
+        before = statuses(connection, now=clock())[0]
+        settled = inbox.finished_since(connection, before.as_of)
+    if before.as_of is not None and clock() - before.as_of < _ACCOUNT_EVERY and not settled:
+        return []
+    return sync_without_run(LayerId.WEBHOOK, sync_webhook, settings=settings, store=store, clock=clock)

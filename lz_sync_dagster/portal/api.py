@@ -1,0 +1,252 @@
+"""The REST API: read-only, JSON, every answer with ``as_of``, ``source`` and ``coverage``.
+
+Handlers are plain functions, so that the database is read in a worker thread.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+
+from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.portal.context import InPortal
+from lz_sync_dagster.portal.problems import Problem
+from lz_sync_dagster.sync.inventory.views import infrastructure_state
+from lz_sync_dagster.sync.models import (
+    Coverage,
+    CoverageStatus,
+    LZInfrastructureState,
+    Status,
+    SyncStatus,
+    Violation,
+)
+from lz_sync_dagster.sync.store import coverage as coverage_ledger
+from lz_sync_dagster.sync.store import findings, layer_runs
+
+#: ``source`` of what the portal knows from its own records.
+OWN_RECORDS = "lz_sync"
+
+_EXAMPLE_COVERAGE = {
+    "status": "partial",
+    "complete": 41,
+    "partial": 1,
+    "stale": 0,
+    "unknown": 0,
+    "gaps": [
+        {
+            "scope": "folders/123456789012",
+            "asset_type": "compute.googleapis.com/Instance",
+            "content_type": "RESOURCE",
+            "status": "partial",
+            "reason": "permission_denied",
+            "detail": "the caller does not have permission",
+            "remedy": "grant roles/cloudasset.viewer on folders/123456789012",
+            "since": "2026-03-01T11:55:00Z",
+        }
+    ],
+}
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    as_of: datetime | None = Field(description="When the answer was true at its source; null if it never was known.")
+    source: str = Field(description="Where the answer comes from.")
+    coverage: Coverage = Field(description="How much of the answer's subject is known.", examples=[_EXAMPLE_COVERAGE])
+
+
+class SyncStatusAnswer(_Answer):
+    """Health of the five layers, in their order."""
+
+    layers: list[SyncStatus]
+
+
+class CoverageAnswer(_Answer):
+    """The coverage ledger: counts, and every gap with its remedy."""
+
+
+class SyncRun(BaseModel):
+    """One sync of one layer. The item counts are null while they are not known: under way, or failed."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": 812,
+                    "layer": "api",
+                    "status": "success",
+                    "triggered_by": "schedule",
+                    "started_at": "2026-03-01T11:55:00Z",
+                    "finished_at": "2026-03-01T11:55:09Z",
+                    "items_synced": 20154,
+                    "items_changed": 3,
+                    "attempts": 1,
+                    "errors": [],
+                }
+            ]
+        },
+    )
+
+    id: int
+    layer: LayerId
+    status: Status
+    triggered_by: str
+    started_at: datetime
+    finished_at: datetime | None
+    items_synced: int | None
+    items_changed: int | None
+    attempts: int
+    errors: list[str]
+
+
+class SyncRunsAnswer(_Answer):
+    """A page of syncs, the newest first."""
+
+    items: list[SyncRun]
+    next_cursor: str | None = Field(description="`cursor` of the next page; null on the last one.")
+
+
+class ViolationsAnswer(_Answer):
+    """A page of open violations, the longest known first."""
+
+    items: list[Violation]
+    next_cursor: str | None = Field(description="`cursor` of the next page; null on the last one.")
+
+
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many items a list or page may hold.")]
+Cursor = Annotated[
+    str | None, Query(max_length=64, description="`next_cursor` of the page before; without it, the first page.")
+]
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "content": {"application/problem+json": {}}, "description": description}
+    for status, description in ((422, "A parameter is not valid."), (503, "The store cannot be read."))
+}
+
+router = APIRouter(prefix="/api/v1", responses=_ERRORS)
+
+
+@router.get("/sync/status", summary="Health of the five layers", tags=["sync"])
+def sync_status(portal: InPortal) -> SyncStatusAnswer:
+    """Status, age, items, errors and next sync of every layer. A layer that never synced is `unknown`, not fine."""
+    now = portal.clock()
+    with portal.store.read() as connection:
+        layers = layer_runs.statuses(connection, now=now, disabled=portal.settings.disabled_layers)
+        ledger = coverage_ledger.summary(connection, now=now, ttl=layer_runs.CACHE_TTL)
+    return SyncStatusAnswer(layers=layers, as_of=now, source=OWN_RECORDS, coverage=ledger)
+
+
+@router.get("/sync/infrastructure-state", summary="The landing zone as it is known now", tags=["state"])
+def state(portal: InPortal, limit: Limit = 1000) -> LZInfrastructureState:
+    """Projects, networks, instances, clusters, databases and violations, each list cut at `limit`.
+
+    `counts` has the totals, `truncated` names the lists that were cut.
+    """
+    with portal.store.read() as connection:
+        return infrastructure_state(
+            connection, now=portal.clock(), disabled=portal.settings.disabled_layers, limit=limit
+        )
+
+
+@router.get("/sync/runs", summary="Syncs, the newest first", tags=["sync"])
+def sync_runs(
+    portal: InPortal,
+    layer: Annotated[LayerId | None, Query(description="Only this layer's.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> SyncRunsAnswer:
+    """The record of every sync: who asked, how long it took, what it changed, how it ended."""
+    before = _read_cursor(cursor)
+    with portal.store.read() as connection:
+        rows = layer_runs.recent(connection, limit=limit + 1, layer=layer, before=before)
+    items = [_run(row) for row in rows[:limit]]
+    return SyncRunsAnswer(
+        items=items,
+        next_cursor=_write_cursor(items[-1].id) if len(rows) > limit else None,
+        as_of=portal.clock(),
+        source=OWN_RECORDS,
+        coverage=Coverage(status=CoverageStatus.COMPLETE, complete=1),
+    )
+
+
+def _run(row: Any) -> SyncRun:
+    known = row.status in (Status.SUCCESS, Status.PARTIAL)
+    return SyncRun(
+        id=row.id,
+        layer=row.layer,
+        status=row.status,
+        triggered_by=row.triggered_by,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        items_synced=row.items_synced if known else None,
+        items_changed=row.items_changed if known else None,
+        attempts=row.attempts,
+        errors=row.errors,
+    )
+
+
+@router.get("/coverage", summary="What is known, what is not, and why", tags=["state"])
+def coverage(portal: InPortal) -> CoverageAnswer:
+    """One count per scope × type × content, and every gap with the role or API that is missing."""
+    now = portal.clock()
+    with portal.store.read() as connection:
+        ledger = coverage_ledger.summary(connection, now=now, ttl=layer_runs.CACHE_TTL)
+        inventory = _inventory(connection, portal, now)
+    return CoverageAnswer(as_of=inventory.as_of, source=inventory.source, coverage=ledger)
+
+
+@router.get("/violations", summary="Open violations", tags=["state"])
+def violations(
+    portal: InPortal,
+    severity: Annotated[list[str] | None, Query(description="Only these severities.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> ViolationsAnswer:
+    """Controls that a resource does not meet now. What was not read or not decided is not here: see `coverage`."""
+    after = _read_cursor(cursor)
+    with portal.store.read() as connection:
+        rows = findings.open_violations(connection, limit=limit + 1, after=after or 0, severities=severity or ())
+        inventory = _inventory(connection, portal, portal.clock())
+    return ViolationsAnswer(
+        items=[violation for _, violation in rows[:limit]],
+        next_cursor=_write_cursor(rows[limit - 1][0]) if len(rows) > limit else None,
+        as_of=inventory.as_of,
+        source=inventory.source,
+        coverage=inventory.coverage,
+    )
+
+
+def _inventory(connection: Any, portal: InPortal, now: datetime) -> SyncStatus:
+    layers = layer_runs.statuses(connection, now=now, disabled=portal.settings.disabled_layers)
+    return next(status for status in layers if status.layer is LayerId.API)
+
+
+def _write_cursor(number: int) -> str:
+    return base64.urlsafe_b64encode(str(number).encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        number = int(text)
+    except (binascii.Error, ValueError) as error:
+        raise _bad_cursor() from error
+    if not 0 <= number < 2**63:
+        raise _bad_cursor()
+    return number
+
+
+def _bad_cursor() -> RequestValidationError:
+    return RequestValidationError(
+        [{"loc": ("query", "cursor"), "msg": "is not a next_cursor of this list", "type": "cursor"}]
+    )

@@ -1,0 +1,173 @@
+"""How pages say things: ages, counts, events, states. Pure functions; unknown is a word, never 0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from lz_sync_dagster.layers import layer
+from lz_sync_dagster.sync.models import Coverage, CoverageStatus, EventType, FeedFrame, Status, SyncStatus
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """A state as a word, an icon (a ligature of the Material icon font) and a tone (a CSS class suffix)."""
+
+    word: str
+    icon: str
+    tone: str
+
+
+STATUS_SIGNS: dict[Status, Sign] = {
+    Status.SUCCESS: Sign("Success", "check_circle", "good"),
+    Status.IN_PROGRESS: Sign("In progress", "sync", "busy"),
+    Status.PARTIAL: Sign("Partial", "warning", "warn"),
+    Status.FAILED: Sign("Failed", "error", "bad"),
+    Status.STALE: Sign("Stale", "history", "warn"),
+    Status.UNKNOWN: Sign("Unknown", "help", "none"),
+    Status.DISABLED: Sign("Disabled", "pause_circle", "none"),
+}
+
+COVERAGE_SIGNS: dict[CoverageStatus, Sign] = {
+    CoverageStatus.COMPLETE: Sign("Complete", "check_circle", "good"),
+    CoverageStatus.PARTIAL: Sign("Partial", "warning", "warn"),
+    CoverageStatus.STALE: Sign("Stale", "history", "warn"),
+    CoverageStatus.UNKNOWN: Sign("Unknown", "help", "none"),
+}
+
+EVENT_SIGNS: dict[EventType, Sign] = {
+    EventType.RESOURCE_CREATED: Sign("Created", "add_circle", "good"),
+    EventType.RESOURCE_UPDATED: Sign("Updated", "edit", "busy"),
+    EventType.RESOURCE_DELETED: Sign("Deleted", "delete", "none"),
+    EventType.POLICY_VIOLATED: Sign("Violation", "gpp_bad", "bad"),
+    EventType.POLICY_RESOLVED: Sign("Resolved", "verified_user", "good"),
+    EventType.COMPLIANCE_DRIFT: Sign("Drift", "trending_down", "warn"),
+    EventType.COST_SPIKE: Sign("Cost spike", "payments", "warn"),
+    EventType.SYNC_STATUS: Sign("Sync", "sync", "busy"),
+}
+
+
+def span(length: timedelta) -> str:
+    """A length of time in one unit: ``12 s``, ``3 min``, ``5 h``, ``2 d``."""
+    seconds = max(0, int(length.total_seconds()))
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600} h"
+    return f"{seconds // 86_400} d"
+
+
+def ago(then: datetime | None, now: datetime, *, never: str = "never") -> str:
+    """``12 s ago``; ``never`` for no instant."""
+    return never if then is None else f"{span(now - then)} ago"
+
+
+def due(status: SyncStatus, now: datetime) -> str:
+    """When a layer syncs next."""
+    if status.status is Status.DISABLED:
+        return "switched off"
+    if status.next_sync is None:
+        return "on the next event" if layer(status.layer).stale_after is None or status.layer == "pubsub" else UNKNOWN
+    if status.next_sync > now:
+        return f"in {span(status.next_sync - now)}"
+    late = now - status.next_sync
+    return "now" if late < timedelta(seconds=30) else f"overdue by {span(late)}"
+
+
+def number(value: int | None) -> str:
+    """``12,345``, or ``unknown``."""
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def percent(share: float | None) -> str:
+    """``92.3 %`` for 0.923, or ``unknown``. Never rounds up to 100 or down to 0."""
+    if share is None:
+        return UNKNOWN
+    if 0.9995 <= share < 1:
+        return "99.9 %"
+    if 0 < share < 0.0005:
+        return "0.1 %"
+    return f"{share * 100:.1f} %"
+
+
+def vouched(status: SyncStatus) -> int | None:
+    """What a layer vouches for; ``None`` while it never had data."""
+    return status.items_synced if status.as_of is not None else None
+
+
+def changed(status: SyncStatus) -> int | None:
+    """What a layer's last sync changed; ``None`` while it never had data."""
+    return status.items_changed if status.as_of is not None else None
+
+
+def share_read(coverage: Coverage) -> str:
+    """``41 of 42 read completely``, or ``nothing read yet``."""
+    total = coverage.complete + coverage.partial + coverage.stale + coverage.unknown
+    if total == 0:
+        return "nothing read yet"
+    return f"{coverage.complete:,} of {total:,} read completely"
+
+
+def kind(asset_type: str) -> str:
+    """The short name of a Cloud Asset type: ``Instance`` for ``compute.googleapis.com/Instance``."""
+    return asset_type.rsplit("/", 1)[-1]
+
+
+def short(name: str) -> str:
+    """The last part of a full resource name."""
+    return name.rstrip("/").rsplit("/", 1)[-1]
+
+
+def happened(frame: FeedFrame) -> str:
+    """An event as one sentence."""
+    resource: Mapping[str, Any] = frame.resource or {}
+    data = frame.data
+    what = _resource(resource)
+    match frame.event_type:
+        case EventType.RESOURCE_CREATED:
+            return f"{what} was {'created again' if data.get('change') == 'recreated' else 'created'}"
+        case EventType.RESOURCE_UPDATED:
+            fields = data.get("changed_fields")
+            suffix = f": {', '.join(map(str, fields[:4]))}" if isinstance(fields, list) and fields else ""
+            return f"{what} was updated{suffix}"
+        case EventType.RESOURCE_DELETED:
+            return f"{what} was deleted"
+        case EventType.POLICY_VIOLATED:
+            return f"{what} does not meet {_control(data)}"
+        case EventType.POLICY_RESOLVED:
+            return f"{what} no longer violates {_control(data)}"
+        case EventType.SYNC_STATUS:
+            return _sync(frame)
+        case _:
+            return str(data.get("message") or f"{what}: {EVENT_SIGNS[frame.event_type].word.lower()}")
+
+
+def _resource(resource: Mapping[str, Any]) -> str:
+    name = str(resource.get("display_name") or short(str(resource.get("name", ""))) or "a resource")
+    label = kind(str(resource.get("asset_type", "")))
+    if resource.get("content_type") == "IAM_POLICY":
+        label = f"IAM policy of {label}"
+    return f"{label} {name}".strip()
+
+
+def _control(data: Mapping[str, Any]) -> str:
+    title = f" ({data['title']})" if data.get("title") else ""
+    severity = f", {data['severity']}" if data.get("severity") else ""
+    return f"{data.get('control', 'a control')}{title}{severity}"
+
+
+def _sync(frame: FeedFrame) -> str:
+    title = layer(frame.layer).title
+    status = str(frame.data.get("status", UNKNOWN)).replace("_", " ")
+    changed = frame.data.get("items_changed")
+    details = f", {changed:,} changed" if isinstance(changed, int) and changed else ""
+    errors = frame.data.get("errors")
+    if isinstance(errors, list) and errors:
+        details += f": {errors[0]}"
+    return f"{title}: {status}{details}"

@@ -1,0 +1,175 @@
+"""The Sync Status page in a real browser, served by a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from lz_sync_dagster.layers import LAYERS, LayerId
+from lz_sync_dagster.sync.models import EventType
+from lz_sync_dagster.sync.runs import LayerOutcome, run_to_end
+from lz_sync_dagster.sync.store import Store, event_log
+from lz_sync_dagster.sync.store.event_log import NewEvent
+from lz_sync_dagster.sync.timing import utcnow
+from tests.conftest import until
+
+_SERVE = """
+import sys
+from lz_sync_dagster.config import load_settings
+from lz_sync_dagster.portal.server import serve
+from lz_sync_dagster.sync.store import open_store
+settings = load_settings(sys.argv[1])
+with open_store(settings.store_url, migrate=False) as store:
+    serve(settings, store, "127.0.0.1", 0)
+"""
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    assert chromium, "the browser tests need Chromium: install it, so that 'chromium' is on the PATH"
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=_ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def url(sqlite_store: Store, tmp_path: Path) -> Iterator[str]:
+    """A portal over the same store file, in a process of its own."""
+    config = tmp_path / "config.yaml"
+    config.write_text(f"store: {{url: '{sqlite_store.engine.url}'}}\nlanding_zone: {{name: example/landing-zone}}\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LZ_SYNC_", "PYTEST_"))}
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVE, str(config)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment | {"PYTHONPATH": str(root)},
+        cwd=tmp_path,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert "http://" in line, "the portal did not start"
+    yield "http://" + line.split("http://")[1].strip()
+    process.terminate()
+    assert process.wait(timeout=10) == 0
+    process.stdout.close()
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    """A page that fails the test if anything goes wrong in it, or if it asks another host. The portal outlives it."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 800})
+    wrong: list[str] = []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    opened.on("request", lambda request: None if "//127.0.0.1:" in request.url else _foreign(request.url, wrong))
+    yield opened
+    opened.close()
+    assert wrong == []
+
+
+def _foreign(url: str, wrong: list[str]) -> None:
+    if not url.startswith("data:"):
+        wrong.append(f"asks {url}")
+
+
+def append(store: Store, name: str) -> int:
+    resource = {"name": f"//compute.googleapis.com/{name}", "asset_type": "compute.googleapis.com/Instance"}
+    event = NewEvent(EventType.RESOURCE_CREATED, LayerId.PUBSUB, datetime.now(UTC), resource | {"display_name": name})
+    with store.write() as connection:
+        return event_log.append(connection, [event], recorded_at=datetime.now(UTC))
+
+
+def test_the_page_shows_five_layers_and_takes_nothing_unknown_for_zero(page: Page, url: str) -> None:
+    page.goto(url)
+    layers = page.locator(".lz-layer")
+    expect(layers).to_have_count(5)
+    assert layers.locator("h3").all_inner_texts() == [layer.title for layer in LAYERS]
+    for index in range(5):
+        expect(layers.nth(index).locator(".lz-chip")).to_contain_text("Unknown")
+        expect(layers.nth(index).locator("dl > div", has_text="Items synced").locator("dd")).to_have_text("unknown")
+    for index in range(7):
+        expect(page.locator(".lz-figure").nth(index).locator(".lz-value")).to_have_text("unknown")
+    expect(page.get_by_text("Not computed yet.")).to_be_visible()
+
+
+def test_what_happens_appears_without_a_reload(page: Page, url: str, sqlite_store: Store) -> None:
+    append(sqlite_store, "first-vm")
+    page.goto(url)
+    expect(page.get_by_text("Instance first-vm was created")).to_be_visible()
+    page.evaluate("window.sameDocument = true")
+    seq = append(sqlite_store, "second-vm")
+    newest = page.locator(".lz-feed > li").first
+    expect(newest).to_contain_text("Instance second-vm was created", timeout=5000)
+    assert newest.get_attribute("data-seq") == str(seq)
+    run_to_end(
+        sqlite_store,
+        LayerId.GIT,
+        lambda _: LayerOutcome(412, 3, utcnow()),
+        triggered_by="test",
+        clock=utcnow,
+        sleep=lambda _: None,
+    )
+    git = page.locator('[data-layer="git"]')
+    expect(git.locator(".lz-chip")).to_contain_text("Success", timeout=5000)
+    expect(git).to_contain_text("412")
+    for number in range(60):
+        append(sqlite_store, f"vm-{number}")
+    expect(page.locator(".lz-feed > li").first).to_contain_text("vm-59", timeout=5000)
+    expect(page.locator(".lz-feed > li")).to_have_count(50)
+    assert page.evaluate("window.sameDocument") is True
+
+
+def test_data_is_text_never_markup(page: Page, url: str, sqlite_store: Store) -> None:
+    run = "document.title='owned'"
+    hostile = f'<img src=x onerror="{run}">{{{{ 1 + 1 }}}}</script><script>{run}</script>'
+    append(sqlite_store, hostile)
+    page.goto(url)
+    expect(page.locator(".lz-feed > li").first).to_contain_text(hostile)
+    append(sqlite_store, f"later {hostile}")
+    expect(page.locator(".lz-feed > li").first).to_contain_text(f"later {hostile}", timeout=5000)
+    assert page.locator(".lz-feed img").count() == 0
+    assert page.title() == "LZ Sync · Status"
+
+
+def test_a_store_that_fails_is_said_and_the_last_figures_stay(page: Page, url: str, sqlite_store: Store) -> None:
+    append(sqlite_store, "first-vm")
+    page.goto(url)
+    expect(page.get_by_text("Instance first-vm was created")).to_be_visible()
+    banner = page.get_by_role("alert").filter(has_text="could not be refreshed since")
+    expect(banner).to_have_count(0)
+    with sqlite_store.write() as connection:
+        connection.execute(sa.text("ALTER TABLE layer_status RENAME TO layer_status_gone"))
+    expect(banner).to_be_visible(timeout=5000)
+    expect(page.get_by_text("Instance first-vm was created")).to_be_visible()
+    with sqlite_store.write() as connection:
+        connection.execute(sa.text("ALTER TABLE layer_status_gone RENAME TO layer_status"))
+    expect(banner).to_be_hidden(timeout=5000)
+
+
+def test_the_page_fits_a_phone(page: Page, url: str, sqlite_store: Store) -> None:
+    append(sqlite_store, "a-virtual-machine-with-a-name-that-is-longer-than-a-phone-is-wide" * 2)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(url)
+    expect(page.locator(".lz-feed > li")).to_have_count(1)
+    until(lambda: page.evaluate("document.documentElement.scrollWidth") <= 390, seconds=5, what="fitting the width")

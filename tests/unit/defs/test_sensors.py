@@ -1,0 +1,335 @@
+"""Sensors and schedules tick on a real store: what they request, what they report, and why they do nothing."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from lz_sync_dagster.config import Settings
+from lz_sync_dagster.defs.cadence import Cadence, cadence_of
+from lz_sync_dagster.defs.events.sensors import read_cursor, stream, write_cursor
+from lz_sync_dagster.defs.operations.sensors import worst_state
+from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.models import EventType
+from lz_sync_dagster.sync.runs import LayerOutcome, attempt
+from lz_sync_dagster.sync.store import Store, event_log, inbox, listeners
+from lz_sync_dagster.sync.store.alerts import open_alerts
+from lz_sync_dagster.sync.store.event_log import NewEvent
+from lz_sync_dagster.sync.store.inbox import NewDelivery
+from lz_sync_dagster.sync.store.layer_runs import statuses
+from lz_sync_dagster.sync.store.schema import handled_messages
+from tests.conftest import NOW, SteppedClock
+
+Tick = Callable[..., Any]
+
+
+@pytest.fixture
+def resources(sqlite_store: Store, clock: SteppedClock, default_settings: Settings) -> dict[str, Any]:
+    return {"settings": default_settings, "store": sqlite_store, "clock": clock}
+
+
+@pytest.fixture
+def tick(repository: dg.RepositoryDefinition, resources: dict[str, Any], instance: dg.DagsterInstance) -> Tick:
+    def evaluate(name: str, cursor: str | None = None) -> Any:
+        sensor = repository.get_sensor_def(name)
+        context = dg.build_sensor_context(
+            instance=instance, cursor=cursor, resources=resources, repository_def=repository, sensor_name=name
+        )
+        return sensor.evaluate_tick(context)
+
+    return evaluate
+
+
+@pytest.fixture(scope="module")
+def stored_instance(tmp_path_factory: pytest.TempPathFactory) -> dg.DagsterInstance:
+    """An instance with a reference, as a schedule's tick needs it."""
+    return dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster")))
+
+
+@pytest.fixture
+def at(repository: dg.RepositoryDefinition, resources: dict[str, Any], stored_instance: dg.DagsterInstance) -> Tick:
+    def evaluate(name: str, when: datetime, **overrides: Any) -> Any:
+        context = dg.build_schedule_context(
+            instance=stored_instance, scheduled_execution_time=when, resources={**resources, **overrides}
+        )
+        return repository.get_schedule_def(name).evaluate_tick(context)
+
+    return evaluate
+
+
+def deliver(store: Store, number: int, *, now: datetime = NOW) -> str:
+    delivery = f"delivery-{number}"
+    with store.write() as connection:
+        new = NewDelivery(delivery, f"hash-{number}", "push", "example/gcp-landing-zone", ref="refs/heads/main")
+        assert inbox.insert(connection, new, now=now)
+    return delivery
+
+
+def log_events(store: Store, count: int, *, layer: LayerId = LayerId.PUBSUB) -> None:
+    with store.write() as connection:
+        events = [NewEvent(EventType.RESOURCE_UPDATED, layer, NOW) for _ in range(count)]
+        event_log.append(connection, events, recorded_at=NOW)
+
+
+def start_sync(store: Store, layer: LayerId, clock: SteppedClock) -> None:
+    attempt(
+        store,
+        layer,
+        lambda run: LayerOutcome(1, 1, clock()),
+        triggered_by="manual:someone",
+        clock=clock,
+        holder="another-host:1:x",
+        last=False,
+    )
+
+
+# --- webhook ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_delivery_asks_for_a_git_run_under_its_own_id(tick: Tick, sqlite_store: Store) -> None:
+    delivery = deliver(sqlite_store, 1)
+    (request,) = tick("webhook_deliveries_sensor").run_requests
+    assert request.run_key == delivery
+    assert request.tags["lz_sync/triggered_by"] == f"webhook:{delivery}"
+    assert request.tags["lz_sync/layer"] == "git"
+
+
+def test_deliveries_that_wait_coalesce_into_one_run(tick: Tick, sqlite_store: Store) -> None:
+    deliver(sqlite_store, 1)
+    newest = deliver(sqlite_store, 2)
+    requests = tick("webhook_deliveries_sensor").run_requests
+    assert [request.run_key for request in requests] == [newest]
+
+
+def test_a_delivery_waits_for_the_git_sync_under_way(tick: Tick, sqlite_store: Store, clock: SteppedClock) -> None:
+    deliver(sqlite_store, 1)
+    start_sync(sqlite_store, LayerId.GIT, clock)
+    tick("webhook_deliveries_sensor")  # accounts for the delivery
+    result = tick("webhook_deliveries_sensor")
+    assert result.run_requests == []
+    assert result.skip_message == "1 deliveries wait for the git sync under way"
+
+
+def test_a_delivery_waits_for_a_run_that_did_not_begin_yet(
+    tick: Tick, sqlite_store: Store, instance: dg.DagsterInstance
+) -> None:
+    deliver(sqlite_store, 1)
+    instance.add_run(dg.DagsterRun(job_name="git_job", status=dg.DagsterRunStatus.STARTED))
+    assert tick("webhook_deliveries_sensor").run_requests == []
+
+
+def test_the_layer_is_accounted_for_without_a_run(tick: Tick, sqlite_store: Store, clock: SteppedClock) -> None:
+    (event,) = tick("webhook_deliveries_sensor").asset_events
+    assert event.asset_key == dg.AssetKey(["webhook", "deliveries"])
+    assert tick("webhook_deliveries_sensor").asset_events == [], "nothing is new"
+
+    delivery = deliver(sqlite_store, 1, now=clock())
+    clock.advance(timedelta(seconds=1))
+    with sqlite_store.write() as connection:
+        waiting = inbox.pending(connection)
+        inbox.finish(connection, [item.id for item in waiting], run_id=delivery, now=clock())
+    clock.advance(timedelta(seconds=1))
+    (event,) = tick("webhook_deliveries_sensor").asset_events
+    assert event.metadata["items_changed"].value == 1
+    with sqlite_store.read() as connection:
+        assert statuses(connection, now=clock())[0].status == "success"
+
+    clock.advance(timedelta(minutes=3))
+    assert len(tick("webhook_deliveries_sensor").asset_events) == 1, "confirmed twice within the layer's target"
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lz_sync_dagster.defs.events.sensors.TICK_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("short_ticks")
+def test_events_are_reported_in_batches_without_a_run(
+    tick: Tick, sqlite_store: Store, instance: dg.DagsterInstance
+) -> None:
+    log_events(sqlite_store, 3)
+    log_events(sqlite_store, 2, layer=LayerId.API)
+    result = tick("events_feed_sensor")
+
+    assert "reported 5 events" in result.skip_message
+    assert instance.get_runs() == []
+    messages = instance.get_latest_materialization_event(dg.AssetKey(["events", "feed_messages"]))
+    events = instance.get_latest_materialization_event(dg.AssetKey(["events", "feed_events"]))
+    assert messages is not None
+    assert messages.asset_materialization is not None
+    assert messages.asset_materialization.metadata["events"].value == 3
+    assert events is not None
+    assert events.asset_materialization is not None
+    assert events.asset_materialization.metadata["last_seq"].value == 5
+
+
+@pytest.mark.usefixtures("short_ticks")
+def test_the_next_tick_goes_on_where_this_one_ended(tick: Tick, sqlite_store: Store) -> None:
+    log_events(sqlite_store, 3)
+    cursor = tick("events_feed_sensor").cursor
+    assert read_cursor(cursor)[0] == 3
+    log_events(sqlite_store, 1)
+    assert "reported 1 events" in tick("events_feed_sensor", cursor).skip_message
+
+
+@pytest.mark.usefixtures("short_ticks")
+@pytest.mark.parametrize(("connected", "confirmed"), [(True, True), (False, False)])
+def test_silence_is_confirmed_only_by_a_connected_listener(
+    connected: bool, confirmed: bool, tick: Tick, sqlite_store: Store, clock: SteppedClock, instance: dg.DagsterInstance
+) -> None:
+    beat = listeners.Listener("host:1:x", "projects/p/subscriptions/s", connected, clock(), clock(), clock())
+    with sqlite_store.write() as connection:
+        listeners.beat(connection, beat)
+    tick("events_feed_sensor")
+    found = instance.get_latest_materialization_event(dg.AssetKey(["events", "feed_messages"]))
+    assert (found is not None) is confirmed
+
+
+def test_the_stream_reports_what_is_logged_while_it_reads(sqlite_store: Store) -> None:
+    reports = stream(sqlite_store, 0, seconds=10, monotonic=iter([0.0, *[1.0] * 50]).__next__, wait=lambda _s: None)
+    writer = threading.Thread(target=log_events, args=(sqlite_store, 4))
+    writer.start()
+    writer.join()
+    first = next(reports)
+    assert (first.first_seq, first.last_seq) == (1, 4)
+    reports.close()
+
+
+@pytest.mark.parametrize("cursor", [None, "", '{"version": 0, "seq": 9}'])
+def test_a_cursor_of_another_version_starts_over(cursor: str | None) -> None:
+    assert read_cursor(cursor) == (0, 0.0)
+
+
+def test_a_cursor_reads_back() -> None:
+    assert read_cursor(write_cursor(41, 12.5)) == (41, 12.5)
+
+
+# --- freshness --------------------------------------------------------------------------------------------------------
+
+
+def test_a_late_layer_opens_one_alert_that_is_resolved_when_it_is_fresh(
+    tick: Tick, sqlite_store: Store, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dagster._core.definitions.freshness import FreshnessState, FreshnessStateRecord, FreshnessStateRecordBody
+
+    def say(state: FreshnessState) -> None:
+        def records(keys: list[dg.AssetKey]) -> dict[dg.AssetKey, FreshnessStateRecord]:
+            return {
+                key: FreshnessStateRecord(
+                    entity_key=key,
+                    freshness_state=state if key.path == ["git", "commits"] else FreshnessState.PASS,
+                    updated_at=NOW,
+                    record_body=FreshnessStateRecordBody(metadata=None),
+                )
+                for key in keys
+            }
+
+        monkeypatch.setattr(instance, "get_freshness_state_records", records)
+
+    def alerts() -> list[tuple[str, str, str]]:
+        with sqlite_store.read() as connection:
+            return [(row.name, row.subject, row.severity) for row in open_alerts(connection)]
+
+    say(FreshnessState.WARN)
+    tick("operations_freshness_sensor")
+    assert alerts() == [("DataFreshness", "layer git", "warning")]
+    say(FreshnessState.FAIL)
+    tick("operations_freshness_sensor")
+    assert alerts() == [("DataFreshness", "layer git", "critical")]
+    say(FreshnessState.PASS)
+    tick("operations_freshness_sensor")
+    assert alerts() == []
+
+
+def test_the_worst_state_of_a_layer_counts() -> None:
+    assert worst_state(["PASS", "FAIL", "WARN"]) == "FAIL"
+    assert worst_state(["PASS", "UNKNOWN"]) == "PASS"
+    assert worst_state([]) == "UNKNOWN"
+
+
+# --- schedules --------------------------------------------------------------------------------------------------------
+
+
+def test_a_due_tick_requests_a_run_and_says_who_asked(at: Tick) -> None:
+    (request,) = at("inventory_five_minutely_schedule", NOW).run_requests
+    assert request.run_key == NOW.isoformat()
+    assert request.tags["lz_sync/triggered_by"] == "schedule:inventory_five_minutely_schedule"
+
+
+def test_a_tick_that_finds_its_layer_syncing_is_skipped(at: Tick, sqlite_store: Store, clock: SteppedClock) -> None:
+    start_sync(sqlite_store, LayerId.API, clock)
+    result = at("inventory_five_minutely_schedule", NOW)
+    assert not result.run_requests
+    assert result.skip_message == "layer api is syncing already"
+
+
+def test_a_tick_that_finds_a_run_under_way_is_skipped(at: Tick, stored_instance: dg.DagsterInstance) -> None:
+    run = stored_instance.add_run(dg.DagsterRun(job_name="inventory_job", status=dg.DagsterRunStatus.STARTED))
+    message = at("inventory_five_minutely_schedule", NOW).skip_message
+    stored_instance.delete_run(run.run_id)
+    assert message == f"run {run.run_id[:8]} of inventory_job is started"
+
+
+def test_a_layer_that_is_switched_off_is_skipped(at: Tick) -> None:
+    off = Settings.model_validate({"sync_layers": {"git_sync": {"enabled": False}}})
+    assert "switched off" in at("git_six_hourly_schedule", NOW, settings=off).skip_message
+
+
+@pytest.mark.parametrize(
+    ("every", "word", "cron", "after_noon"),
+    [
+        (timedelta(minutes=5), "five_minutely", "*/5 * * * *", "2026-03-01T12:05"),
+        (timedelta(minutes=7), "7_minutely", "* * * * *", "2026-03-01T12:06"),
+        (timedelta(minutes=90), "90_minutely", "*/30 * * * *", "2026-03-01T13:30"),
+        (timedelta(hours=6), "six_hourly", "0 */6 * * *", "2026-03-01T18:00"),
+        (timedelta(hours=9), "9_hourly", "0 */3 * * *", "2026-03-01T21:00"),
+        (timedelta(days=1), "daily", "0 0 * * *", "2026-03-02T00:00"),
+    ],
+)
+def test_a_cadence_falls_on_round_instants(every: timedelta, word: str, cron: str, after_noon: str) -> None:
+    cadence = Cadence(every)
+    assert (cadence.word, cadence.cron) == (word, cron)
+    due = cadence.after(NOW)
+    assert due.strftime("%Y-%m-%dT%H:%M") == after_noon
+    assert cadence.is_due(due)
+    assert not cadence.is_due(due - timedelta(minutes=1))
+    assert cadence.after(due) == due + every
+
+
+@pytest.mark.parametrize(("schedule", "due"), [("daily", "2026-03-02T01:00"), ("weekly", "2026-03-02T01:00")])
+def test_marts_are_due_at_one_o_clock_and_weekly_ones_on_mondays(schedule: str, due: str) -> None:
+    settings = Settings.model_validate({"sync_layers": {"bigquery": {"schedule": schedule}}})
+    cadence = cadence_of(LayerId.BIGQUERY, settings)
+    assert cadence is not None
+    assert cadence.after(NOW).strftime("%Y-%m-%dT%H:%M") == due
+    assert cadence.after(NOW).tzinfo is UTC
+
+
+# --- retention --------------------------------------------------------------------------------------------------------
+
+
+def test_retention_removes_what_is_old_and_nothing_else(
+    repository: dg.RepositoryDefinition, resources: dict[str, Any], sqlite_store: Store, clock: SteppedClock
+) -> None:
+    old, new = clock() - timedelta(days=40), clock()
+    with sqlite_store.write() as connection:
+        connection.execute(
+            handled_messages.insert(),
+            [
+                {"subscription": "s", "message_id": str(at), "outcome": "observed", "handled_at": at}
+                for at in (old, new)
+            ],
+        )
+    with dg.instance_for_test() as instance:
+        instance.add_run(dg.DagsterRun(job_name="git_job", status=dg.DagsterRunStatus.SUCCESS))
+        result = repository.get_job("operations_job").execute_in_process(
+            instance=instance,
+            resources={"store": sqlite_store, "clock": dg.ResourceDefinition.hardcoded_resource(clock)},
+        )
+        assert result.output_for_node("prune") == {"messages": 1, "dead_letters": 0, "events": 0, "runs": 0}

@@ -1,0 +1,131 @@
+"""How pages say things."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from lz_sync_dagster.layers import LAYERS, LayerId
+from lz_sync_dagster.portal.pages import words
+from lz_sync_dagster.sync.models import Coverage, CoverageStatus, EventType, FeedFrame, Status, SyncStatus
+from tests.conftest import NOW
+
+
+def status(**values: Any) -> SyncStatus:
+    known: dict[str, Any] = {
+        "layer": LayerId.GIT,
+        "status": Status.SUCCESS,
+        "last_sync": NOW,
+        "items_synced": 0,
+        "errors": [],
+        "next_sync": None,
+        "as_of": NOW,
+        "source": "git",
+        "coverage": Coverage(status=CoverageStatus.COMPLETE, complete=1),
+    }
+    return SyncStatus(**(known | values))
+
+
+def frame(event_type: EventType, resource: dict[str, Any] | None, **data: Any) -> FeedFrame:
+    return FeedFrame(seq=1, event_type=event_type, timestamp=NOW, layer=LayerId.PUBSUB, resource=resource, data=data)
+
+
+INSTANCE = {"name": "//compute.googleapis.com/projects/p/zones/z/instances/vm-1", "asset_type": "c.g.com/Instance"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "59 min"), (3600, "1 h"), (172_800, "2 d"), (-5, "0 s")],
+)
+def test_a_span_has_one_unit(seconds: int, text: str) -> None:
+    assert words.span(timedelta(seconds=seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(None, "unknown"), (0.0, "0.0 %"), (1.0, "100.0 %"), (0.923, "92.3 %"), (0.99999, "99.9 %"), (0.0001, "0.1 %")],
+)
+def test_a_share_is_never_rounded_to_all_or_nothing(share: float | None, text: str) -> None:
+    assert words.percent(share) == text
+
+
+def test_what_a_layer_without_data_vouches_for_is_unknown_not_zero() -> None:
+    never = status(as_of=None, last_sync=None, status=Status.UNKNOWN)
+    assert words.number(words.vouched(never)) == "unknown"
+    assert words.number(words.changed(never)) == "unknown"
+    assert words.ago(never.last_sync, NOW) == "never"
+
+
+def test_a_layer_that_found_nothing_says_zero() -> None:
+    assert words.number(words.vouched(status())) == "0"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"next_sync": NOW + timedelta(minutes=4)}, "in 4 min"),
+        ({"next_sync": NOW - timedelta(seconds=5)}, "now"),
+        ({"next_sync": NOW - timedelta(minutes=5)}, "overdue by 5 min"),
+        ({"layer": LayerId.WEBHOOK}, "on the next event"),
+        ({"layer": LayerId.PUBSUB}, "on the next event"),
+        ({}, "unknown"),
+        ({"status": Status.DISABLED}, "switched off"),
+    ],
+)
+def test_when_a_layer_is_due(values: dict[str, Any], text: str) -> None:
+    assert words.due(status(**values), NOW) == text
+
+
+def test_an_empty_ledger_is_nothing_read_not_all_read() -> None:
+    assert words.share_read(Coverage(status=CoverageStatus.UNKNOWN)) == "nothing read yet"
+    assert (
+        words.share_read(Coverage(status=CoverageStatus.PARTIAL, complete=41, unknown=1)) == "41 of 42 read completely"
+    )
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (frame(EventType.RESOURCE_CREATED, INSTANCE), "Instance vm-1 was created"),
+        (frame(EventType.RESOURCE_CREATED, INSTANCE, change="recreated"), "Instance vm-1 was created again"),
+        (frame(EventType.RESOURCE_UPDATED, INSTANCE, changed_fields=["status"]), "Instance vm-1 was updated: status"),
+        (frame(EventType.RESOURCE_DELETED, INSTANCE), "Instance vm-1 was deleted"),
+        (
+            frame(EventType.POLICY_VIOLATED, INSTANCE, control="4.9", title="No public IP", severity="high"),
+            "Instance vm-1 does not meet 4.9 (No public IP), high",
+        ),
+        (frame(EventType.POLICY_RESOLVED, INSTANCE, control="4.9"), "Instance vm-1 no longer violates 4.9"),
+        (
+            frame(EventType.SYNC_STATUS, None, status="failed", items_changed=1200, errors=["x: denied; grant y"]),
+            "Real-time events: failed, 1,200 changed: x: denied; grant y",
+        ),
+        (frame(EventType.COST_SPIKE, None, message="compute doubled"), "compute doubled"),
+        (
+            frame(EventType.RESOURCE_UPDATED, INSTANCE | {"content_type": "IAM_POLICY"}),
+            "IAM policy of Instance vm-1 was updated",
+        ),
+    ],
+)
+def test_an_event_is_one_sentence(event: FeedFrame, text: str) -> None:
+    assert words.happened(event) == text
+
+
+@pytest.mark.parametrize("event_type", list(EventType))
+def test_an_event_without_details_still_says_something(event_type: EventType) -> None:
+    assert words.happened(frame(event_type, None))
+
+
+def test_every_state_has_a_sign_of_its_own_beside_its_colour() -> None:
+    for signs, values in (
+        (words.STATUS_SIGNS, list(Status)),
+        (words.COVERAGE_SIGNS, list(CoverageStatus)),
+        (words.EVENT_SIGNS, list(EventType)),
+    ):
+        assert set(signs) == set(values)
+        assert len({sign.word for sign in signs.values()}) == len(values)
+
+
+def test_every_layer_has_a_target_that_can_be_said() -> None:
+    assert [words.span(layer.target) for layer in LAYERS] == ["5 min", "6 h", "5 min", "2 s", "24 h"]
