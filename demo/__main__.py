@@ -10,15 +10,18 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import httpx
 import typer
+import yaml
 
+from demo.dagster_runs import launch_jobs
 from demo.faults import FAULTS, parse_faults
 from demo.landing_zone import HOST, DemoLandingZone, answers, free_port
-from demo.processes import Processes
+from demo.processes import Processes, terminate
 from lz_sync_dagster.config import ConfigError
 from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.timing import utcnow
@@ -28,6 +31,8 @@ app = typer.Typer(help="A landing zone to try lz-sync on.", no_args_is_help=True
 _ROOT = Path(__file__).resolve().parent.parent
 _BIN = Path(sys.executable).parent
 _START_SECONDS = 60.0
+#: The name of the code location in Dagster, and of the package.
+_LOCATION = "lz_sync_dagster"
 #: Seconds between two changes that the simulator makes.
 _PACE = 4.0
 
@@ -80,14 +85,22 @@ def up(
             zone.simulator.welcome()
         _expect_accepted(zone.deliver_head())
         processes.start("listener", [str(_BIN / "lz-sync"), "listen"])
-        processes.start("first-sync", [str(_BIN / "lz-sync"), "sync", "all"])
-        dagster_url = _start_dagster(zone, processes)
-        _say(f"Dagster          {dagster_url}")
-        _say(f"API              {zone.portal_url}/api/v1/openapi.json")
-        _say(f"logs             {processes.logs}")
-        _say("a change every few seconds; Ctrl-C ends everything")
+        code = _start_dagster_code(zone, processes)
+        _say("first full sync")
+        first = subprocess.Popen([str(_BIN / "lz-sync"), "sync", "all"], env=zone.environment, start_new_session=True)
+        while first.poll() is None and not stop.wait(0.1):
+            processes.check()
+        if stop.is_set():
+            terminate(first)
+        else:
+            dagster = _start_dagster(zone, processes, code, stop)
+            _say(f"LZ Sync pages    {zone.portal_url}/lz-sync")
+            _say(f"Dagster          {dagster}")
+            _say(f"API              {zone.portal_url}/api/v1/openapi.json")
+            _say(f"logs             {processes.logs}")
+            _say("a change every few seconds; Ctrl-C ends everything")
         while not stop.wait(_PACE):
-            processes.check(but={"first-sync"})
+            processes.check()
             change = zone.simulator.step()
             _say(f"{change.at:%H:%M:%S} {change.kind}: {change.target}")
         _say("stopping")
@@ -106,36 +119,40 @@ def _start_portal(zone: DemoLandingZone, processes: Processes) -> None:
     processes.wait_for(ready, what="portal", seconds=_START_SECONDS)
 
 
-def _start_dagster(zone: DemoLandingZone, processes: Processes) -> str:
-    home = zone.folder / "dagster"
+def _start_dagster_code(zone: DemoLandingZone, processes: Processes) -> int:
+    """Start the server that loads the definitions, once for all of Dagster's processes; returns its port."""
+    home = _dagster_home(zone)
     home.mkdir(exist_ok=True)
     shutil.copy(_ROOT / "dagster.yaml", home / "dagster.yaml")
-    code, port = str(free_port()), str(free_port())
-    extra = {"DAGSTER_HOME": str(home)}
-    name = "lz_sync_dagster"
-    processes.start(
-        "dagster-code",
-        [
-            str(_BIN / "dagster"),
-            "api",
-            "grpc",
-            "-m",
-            f"{name}.definitions",
-            "--location-name",
-            name,
-            "-h",
-            HOST,
-            "-p",
-            code,
-        ],
-        extra=extra,
-    )
-    processes.wait_for(lambda: answers(int(code)), what="Dagster code server", seconds=_START_SECONDS)
-    server = ["--grpc-host", HOST, "--grpc-port", code]
-    web = [str(_BIN / "dagster-webserver"), *server, "-h", HOST, "-p", port]
+    port = free_port()
+    module = ["-m", f"{_LOCATION}.definitions", "--location-name", _LOCATION]
+    command = [str(_BIN / "dagster"), "api", "grpc", *module, "-h", HOST, "-p", str(port)]
+    processes.start("dagster-code", command, extra={"DAGSTER_HOME": str(home)})
+    return port
+
+
+def _start_dagster(zone: DemoLandingZone, processes: Processes, code: int, stop: threading.Event) -> str:
+    """Start Dagster's webserver and daemon, and one run of each layer that has them; returns the web address."""
+    ready = partial(answers, code)
+    processes.wait_for(lambda: ready() or stop.is_set(), what="Dagster code server", seconds=_START_SECONDS)
+    extra = {"DAGSTER_HOME": str(_dagster_home(zone))}
+    workspace = _dagster_home(zone) / "workspace.yaml"
+    location = {"host": HOST, "port": code, "location_name": _LOCATION}
+    workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": location}]}), encoding="utf-8")
+    server = ["-w", str(workspace)]
+    port = free_port()
+    web = [str(_BIN / "dagster-webserver"), *server, "-h", HOST, "-p", str(port)]
     processes.start("dagster-webserver", web, extra=extra)
     processes.start("dagster-daemon", [str(_BIN / "dagster-daemon"), "run", *server], extra=extra)
-    return f"http://{HOST}:{port}"
+    processes.wait_for(lambda: answers(port) or stop.is_set(), what="Dagster", seconds=_START_SECONDS)
+    address = f"http://{HOST}:{port}"
+    if not stop.is_set():
+        launch_jobs(address, ["git_job", "inventory_job", "analytics_job"])
+    return address
+
+
+def _dagster_home(zone: DemoLandingZone) -> Path:
+    return zone.folder / "dagster"
 
 
 def _expect_accepted(status: int) -> None:

@@ -68,7 +68,6 @@ class DemoLandingZone:
         self.portal_port = free_port()
         self._client = httpx.Client(timeout=10)
         self.config = self._write_config()
-        os.environ["GRPC_VERBOSITY"] = "ERROR"
         os.environ["PUBSUB_EMULATOR_HOST"] = self._pubsub.address
         self._publisher = PublisherClient()
         self._topic = self._publisher.topic_path(PUBSUB_PROJECT, TOPIC)
@@ -96,7 +95,6 @@ class DemoLandingZone:
             **{name: value for name, value in os.environ.items() if not name.startswith("LZ_SYNC_")},
             "LZ_SYNC_CONFIG": str(self.config),
             "LZ_SYNC_WEBHOOK_SECRETS": WEBHOOK_SECRET,
-            "GRPC_VERBOSITY": "ERROR",
             "PUBSUB_EMULATOR_HOST": self._pubsub.address,
         }
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from types import TracebackType
 from lz_sync_dagster.sync.errors import Reason, SyncError
 
 #: What a process gets to end by itself after SIGINT, and again after SIGTERM, before it is killed.
-_GRACE_SECONDS = (6.0, 3.0)
+_GRACE_SECONDS = (5.0, 3.0)
 _POLL_SECONDS = 0.05
 
 
@@ -44,14 +44,14 @@ class Processes:
         """The file with a process's output."""
         return self.logs / f"{name}.log"
 
-    def check(self, but: Collection[str] = ()) -> None:
-        """Raise if a process ended by itself; those named in ``but`` may, with exit code 0 or not.
+    def check(self) -> None:
+        """Raise if a process ended by itself.
 
         Raises:
             SyncError: with the last line that it wrote.
         """
         for name, process in self._running.items():
-            if name not in but and process.poll() is not None:
+            if process.poll() is not None:
                 lines = self.log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines() or [
                     "no output"
                 ]
@@ -100,6 +100,13 @@ class Processes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def terminate(process: subprocess.Popen[bytes]) -> None:
+    """End one process with all its children, as `Processes.stop` does."""
+    alone = Processes(Path(), {})
+    alone._running["one"] = process
+    alone.stop()
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
