@@ -66,7 +66,7 @@ def main() -> None:
     from lz_sync_dagster.sync.errors import SyncError
 
     try:
-        app()
+        app(prog_name="lz-sync")
     except ConfigError as error:
         for line in error.lines:
             print(f"error: {line}", file=sys.stderr)  # noqa: T201
@@ -257,6 +257,10 @@ def _print_results(results: Sequence[ForegroundResult]) -> None:
     _print_statuses([result.status for result in results], {result.status.layer: result.seconds for result in results})
 
 
+def _count(value: int | None) -> str:
+    return "unknown" if value is None else f"{value:,}"
+
+
 def _print_statuses(statuses: Sequence[SyncStatus], seconds: dict[Any, float]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -270,12 +274,11 @@ def _print_statuses(statuses: Sequence[SyncStatus], seconds: dict[Any, float]) -
     if seconds:
         table.add_column("Seconds", justify="right")
     for item in statuses:
-        known = item.as_of is not None
         row = [
             f"{layer(item.layer).number} {layer(item.layer).title}",
             f"[{colors.get(item.status, 'white')}]{item.status}[/]",
-            f"{item.items_synced:,}" if known else "unknown",
-            f"{item.items_changed:,}" if known else "unknown",
+            _count(item.items_synced),
+            _count(item.items_changed),
             item.as_of.strftime("%Y-%m-%d %H:%M:%S") if item.as_of is not None else "never",
             item.coverage.status.value,
         ]

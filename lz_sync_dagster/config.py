@@ -49,8 +49,7 @@ class MappingRule(_Section):
 
     ``source`` is a glob from the repository's root (``*`` within a folder, ``**`` across folders). The part of a path
     before the first wildcard is dropped: ``docs/**`` → ``docs/lz-reference`` puts ``docs/a/b.md`` at
-        ``docs/lz-reference/a/b.md``. A source
-    without a wildcard is one file, and ``destination`` is its new path.
+    ``docs/lz-reference/a/b.md``. A source without a wildcard is one file, and ``destination`` is its new path.
     """
 
     source: RelativePath

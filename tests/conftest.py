@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,9 +11,16 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import settings
 
 from lz_sync_dagster.sync.store import Store, open_store
 from lz_sync_dagster.sync.store.schema import counters, metadata
+
+#: ``make soak`` sets it: randomized tests run for minutes instead of seconds.
+SOAK = "SOAK" in os.environ
+settings.register_profile("quick", deadline=None)
+settings.register_profile("soak", deadline=None, max_examples=5_000)
+settings.load_profile("soak" if SOAK else "quick")
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

@@ -27,10 +27,9 @@ FIGURES_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The state's counts and score, the asset types that were read, and the daily metrics, oldest first."""
+    """The state's counts and score, and the daily metrics, oldest first."""
 
     state: LZInfrastructureState
-    types_read: frozenset[str]
     daily: list[DailyMetric]
 
 
@@ -90,7 +89,6 @@ class BoardReader:
             ):
                 figures = Figures(
                     state=infrastructure_state(connection, now=now, disabled=disabled, limit=1),
-                    types_read=coverage_ledger.types_read(connection),
                     daily=daily_metrics.latest(connection, days=DAYS),
                 )
                 self._figures_key, self._figures_read = key, time.monotonic()

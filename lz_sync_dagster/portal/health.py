@@ -107,6 +107,7 @@ class _PortalCollector:
                 since.add_metric([layer.layer], (now - layer.last_sync).total_seconds())
             if layer.as_of is not None:
                 age.add_metric([layer.layer], (now - layer.as_of).total_seconds())
+            if layer.items_synced is not None:
                 items.add_metric([layer.layer], layer.items_synced)
         rows = GaugeMetricFamily(
             "lz_sync_coverage_rows", "Scopes × types × contents by coverage status.", labels=["status"]

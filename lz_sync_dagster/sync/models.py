@@ -86,17 +86,18 @@ class Coverage(_Model):
 class SyncStatus(_Model):
     """Health of one layer (section 5 of the architecture document).
 
-    ``last_sync`` is the last time the layer succeeded; ``last_attempt`` the last time it tried. ``items_synced``
-    counts what the layer vouches for after its last sync, ``items_changed`` what that sync changed.
+    ``last_sync`` is the last time the layer succeeded; ``last_attempt`` the last time it tried. ``items_synced`` counts
+    what the layer vouches for after its last sync, ``items_changed`` what that sync changed; both are ``None``
+    while the layer never had data.
     """
 
     layer: LayerId
     status: Status
     last_sync: datetime | None
-    items_synced: int
+    items_synced: int | None
     errors: list[str]
     next_sync: datetime | None
-    items_changed: int = 0
+    items_changed: int | None = None
     last_attempt: datetime | None = None
     consecutive_failures: int = 0
     as_of: datetime | None = None
@@ -185,8 +186,9 @@ class LZInfrastructureState(_Model):
     """The landing zone as the Portal shows it (section 5 of the architecture document).
 
     A list holds at most the number of items that was asked for; ``counts`` has the true totals, and ``truncated`` names
-    the lists that are shorter than their total. ``compliance_score`` is passed / decided control evaluations (0 to
-    1), and ``None`` while nothing was decided.
+    the lists that are shorter than their total. A count is ``None`` where none was found and not everything was read: a
+    zero has to be proven. ``compliance_score`` is passed / decided control evaluations (0 to 1), and ``None`` while
+    nothing was decided.
     """
 
     timestamp: datetime
@@ -198,7 +200,7 @@ class LZInfrastructureState(_Model):
     compliance_score: float | None
     policy_violations: list[Violation]
     sync_metadata: SyncStatus
-    counts: dict[str, int]
+    counts: dict[str, int | None]
     truncated: list[str]
     as_of: datetime | None
     source: str

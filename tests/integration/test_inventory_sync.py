@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import grpc
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
+from google.cloud.asset_v1 import Asset, ContentType, ListAssetsRequest, ListAssetsResponse, Resource
 
 from demo.asset_server import start_asset_server
 from demo.faults import Faults
 from demo.organization import ORGANIZATION, Organization
-from lz_sync_dagster.config import Settings, load_settings
+from lz_sync_dagster.config import GoogleCloudConfig, Settings, load_settings
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.inventory.service import sync_inventory
@@ -23,10 +26,11 @@ from lz_sync_dagster.sync.models import CoverageStatus, Status
 from lz_sync_dagster.sync.progress import silent
 from lz_sync_dagster.sync.runs import LayerOutcome, attempt, run_to_end
 from lz_sync_dagster.sync.store import Store, coverage, event_log
-from lz_sync_dagster.sync.store.schema import resource_versions, resources
+from lz_sync_dagster.sync.store.schema import dead_letters, resource_versions, resources
 from lz_sync_dagster.sync.timing import utcnow
 
 INSTANCE = "compute.googleapis.com/Instance"
+NETWORK = "compute.googleapis.com/Network"
 SQL = "sqladmin.googleapis.com/Instance"
 
 
@@ -241,6 +245,49 @@ def test_the_day_lands_as_parquet_and_only_news_is_written(
     again, _ = sync(settings, sqlite_store)
     assert file.stat().st_mtime_ns == written
     assert again.details["resources"]["parquet_files_written"] == 1, "coverage alone"
+
+
+@pytest.fixture
+def nameless() -> Iterator[str]:
+    """A server that has one good network and one without a name; the endpoint."""
+
+    def list_assets(request: ListAssetsRequest, _context: grpc.ServicerContext) -> ListAssetsResponse:
+        response = ListAssetsResponse(read_time=datetime.now(UTC))
+        if list(request.asset_types) == [NETWORK] and request.content_type == ContentType.RESOURCE:
+            body = Resource(data={"password": "correct-horse"})
+            response.assets = [
+                Asset(name=f"//n/{name}" if name else "", asset_type=NETWORK, resource=body) for name in ("a", "")
+            ]
+        return response
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        list_assets, ListAssetsRequest.deserialize, ListAssetsResponse.serialize
+    )
+    with ThreadPoolExecutor(2) as pool:
+        server = grpc.server(pool)
+        handlers = grpc.method_handlers_generic_handler("google.cloud.asset.v1.AssetService", {"ListAssets": handler})
+        server.add_generic_rpc_handlers((handlers,))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield f"http://127.0.0.1:{port}"
+        server.stop(0).wait()
+
+
+def test_an_asset_without_a_name_is_a_dead_letter_and_the_others_are_kept(
+    nameless: str, settings: Settings, store: Store
+) -> None:
+    settings = settings.model_copy(update={"google_cloud": GoogleCloudConfig(asset_endpoint=nameless)})
+    for _ in range(2):
+        outcome, _ = sync(settings, store)
+        assert outcome.status is Status.PARTIAL
+        assert outcome.errors[0].startswith(f"{NETWORK} in {ORGANIZATION}: 1 assets could not be used")
+        assert existing(store) == {"//n/a"}
+    (gap,) = ledger(store).gaps
+    assert (gap.asset_type, gap.reason, gap.status) == (NETWORK, Reason.INVALID, CoverageStatus.PARTIAL)
+    with store.read() as connection:
+        (letter,) = connection.execute(sa.select(dead_letters))
+    assert "has no name" in letter.reason
+    assert "correct-horse" not in letter.payload
 
 
 def test_no_secret_reaches_the_store(world: World, settings: Settings, sqlite_store: Store) -> None:

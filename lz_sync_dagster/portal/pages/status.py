@@ -6,7 +6,6 @@ It updates itself, element by element.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ from lz_sync_dagster.portal.board import EVENTS, Board, Figures
 from lz_sync_dagster.portal.context import Portal, portal_of
 from lz_sync_dagster.portal.pages import words
 from lz_sync_dagster.portal.pages.words import Sign
-from lz_sync_dagster.sync.inventory import types
+from lz_sync_dagster.sync.inventory import views
 from lz_sync_dagster.sync.models import (
     Coverage,
     CoverageGap,
@@ -132,8 +131,8 @@ class LayerCard:
         _hint(self._last, f"last success {_instant(status.last_sync)}, last attempt {_instant(status.last_attempt)}")
         _set(self._age, words.UNKNOWN if status.as_of is None else words.span(now - status.as_of))
         _hint(self._age, f"as of {_instant(status.as_of)}")
-        _set(self._items, words.number(words.vouched(status)))
-        _set(self._changed, words.number(words.changed(status)))
+        _set(self._items, words.number(status.items_synced))
+        _set(self._changed, words.number(status.items_changed))
         _set(self._next, words.due(status, now))
         _hint(self._next, _instant(status.next_sync))
         _set(self._coverage, words.COVERAGE_SIGNS[status.coverage.status].word.lower())
@@ -152,38 +151,29 @@ class LayerCard:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A count of the state: its key, what it is called, and the asset types it depends on (``None``: all)."""
+    """A count of the state: its key, and what it is called."""
 
     key: str
     title: str
-    types: frozenset[str] | None
 
 
 KINDS = (
-    Kind("projects", "Projects", frozenset({types.PROJECT})),
-    Kind("vpcs", "VPC networks", frozenset({types.NETWORK})),
-    Kind("compute_instances", "Instances", frozenset({types.INSTANCE})),
-    Kind("gke_clusters", "GKE clusters", frozenset({types.CLUSTER})),
-    Kind("databases", "Databases", frozenset(types.DATABASES)),
-    Kind("policy_violations", "Open violations", None),
+    Kind("projects", "Projects"),
+    Kind("vpcs", "VPC networks"),
+    Kind("compute_instances", "Instances"),
+    Kind("gke_clusters", "GKE clusters"),
+    Kind("databases", "Databases"),
+    Kind("policy_violations", "Open violations"),
 )
 
 
-def count_shown(kind: Kind, state: LZInfrastructureState, read: Collection[str]) -> tuple[str, str]:
-    """A count as text, and a note on what it lacks. A count of what was never read is ``unknown``.
-
-    Args:
-        read: the asset types that were read completely at least once.
-    """
-    gaps = [gap for gap in state.coverage.gaps if kind.types is None or gap.asset_type in kind.types]
+def count_shown(kind: Kind, state: LZInfrastructureState) -> tuple[str, str]:
+    """A count as text, and a note on what it lacks."""
+    types = views.KINDS.get(kind.key)
+    gaps = [gap for gap in state.coverage.gaps if types is None or gap.asset_type in types]
     count = state.counts.get(kind.key)
-    if count is None or state.coverage.status is CoverageStatus.UNKNOWN:
-        return words.UNKNOWN, "not read yet"
-    if kind.types is not None and kind.types.isdisjoint(read):
-        return (words.number(count), "never read completely") if count else (words.UNKNOWN, "not read yet")
-    if count == 0 and gaps:
-        return words.UNKNOWN, _gap_note(gaps)
-    return words.number(count), _gap_note(gaps) if gaps else "complete"
+    note = _gap_note(gaps) if gaps else "not read yet" if count is None else "complete"
+    return words.number(count), note
 
 
 def _gap_note(gaps: list[CoverageGap]) -> str:
@@ -207,7 +197,7 @@ class FiguresPanel:
     def show(self, figures: Figures) -> None:
         state = figures.state
         for kind in KINDS:
-            value, note = count_shown(kind, state, figures.types_read)
+            value, note = count_shown(kind, state)
             _set(self._counts[kind.key][0], value)
             _set(self._counts[kind.key][1], note)
         _set(self._score[0], words.percent(state.compliance_score))

@@ -96,16 +96,6 @@ def percent(share: float | None) -> str:
     return f"{share * 100:.1f} %"
 
 
-def vouched(status: SyncStatus) -> int | None:
-    """What a layer vouches for; ``None`` while it never had data."""
-    return status.items_synced if status.as_of is not None else None
-
-
-def changed(status: SyncStatus) -> int | None:
-    """What a layer's last sync changed; ``None`` while it never had data."""
-    return status.items_changed if status.as_of is not None else None
-
-
 def share_read(coverage: Coverage) -> str:
     """``41 of 42 read completely``, or ``nothing read yet``."""
     total = coverage.complete + coverage.partial + coverage.stale + coverage.unknown

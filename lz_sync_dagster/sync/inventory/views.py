@@ -17,14 +17,25 @@ from lz_sync_dagster.sync.models import (
     VM,
     VPC,
     Cluster,
+    CoverageStatus,
     Database,
     LZInfrastructureState,
     Project,
 )
 from lz_sync_dagster.sync.store import assets, findings, layer_runs
+from lz_sync_dagster.sync.store import coverage as coverage_ledger
 from lz_sync_dagster.sync.store.schema import resources
 
 View = TypeVar("View")
+
+#: The lists of the state, by the asset types that they hold.
+KINDS: dict[str, frozenset[str]] = {
+    "projects": frozenset({PROJECT}),
+    "vpcs": frozenset({NETWORK}),
+    "compute_instances": frozenset({INSTANCE}),
+    "gke_clusters": frozenset({CLUSTER}),
+    "databases": frozenset(DATABASES),
+}
 
 #: How many items a list of the state holds unless told.
 DEFAULT_LIMIT = 1000
@@ -38,15 +49,15 @@ def infrastructure_state(
     layer = statuses[LayerId.API]
     by_type = assets.count_existing(connection)
     violations = [violation for _, violation in findings.open_violations(connection, limit=limit)]
+    read = coverage_ledger.types_read(connection)
+    unread = {gap.asset_type for gap in layer.coverage.gaps}
     counts = {
-        "projects": by_type.get(PROJECT, 0),
-        "vpcs": by_type.get(NETWORK, 0),
-        "compute_instances": by_type.get(INSTANCE, 0),
-        "gke_clusters": by_type.get(CLUSTER, 0),
-        "databases": sum(by_type.get(kind, 0) for kind in DATABASES),
-        "policy_violations": findings.count_open(connection),
-        "resources": sum(by_type.values()),
+        kind: _proven(sum(by_type.get(name, 0) for name in names), whole=names & read and not names & unread)
+        for kind, names in KINDS.items()
     }
+    whole = layer.coverage.status is CoverageStatus.COMPLETE
+    counts["policy_violations"] = _proven(findings.count_open(connection), whole=whole)
+    counts["resources"] = _proven(sum(by_type.values()), whole=whole)
     lists: dict[str, list[Any]] = {
         "projects": _read(connection, [PROJECT], limit, _project),
         "vpcs": _read(connection, [NETWORK], limit, _vpc),
@@ -61,11 +72,16 @@ def infrastructure_state(
         compliance_score=compliance_score(connection),
         sync_metadata=layer,
         counts=counts,
-        truncated=sorted(kind for kind, items in lists.items() if len(items) < counts[kind]),
+        truncated=sorted(kind for kind, items in lists.items() if len(items) < (counts[kind] or 0)),
         as_of=layer.as_of,
         source=layer.source,
         coverage=layer.coverage,
     )
+
+
+def _proven(count: int, *, whole: object) -> int | None:
+    """A count; ``None`` for a zero that nothing proves."""
+    return count if count or whole else None
 
 
 def compliance_score(connection: sa.Connection) -> float | None:

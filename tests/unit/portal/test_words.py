@@ -51,15 +51,9 @@ def test_a_share_is_never_rounded_to_all_or_nothing(share: float | None, text: s
     assert words.percent(share) == text
 
 
-def test_what_a_layer_without_data_vouches_for_is_unknown_not_zero() -> None:
-    never = status(as_of=None, last_sync=None, status=Status.UNKNOWN)
-    assert words.number(words.vouched(never)) == "unknown"
-    assert words.number(words.changed(never)) == "unknown"
-    assert words.ago(never.last_sync, NOW) == "never"
-
-
-def test_a_layer_that_found_nothing_says_zero() -> None:
-    assert words.number(words.vouched(status())) == "0"
+def test_what_is_not_known_is_unknown_not_zero() -> None:
+    assert [words.number(count) for count in (None, 0, 1234)] == ["unknown", "0", "1,234"]
+    assert words.ago(None, NOW) == "never"
 
 
 @pytest.mark.parametrize(

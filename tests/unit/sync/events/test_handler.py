@@ -20,7 +20,7 @@ from lz_sync_dagster.sync.store import Store, dead_letters, event_log, messages
 from lz_sync_dagster.sync.store.messages import MessageOutcome
 from lz_sync_dagster.sync.store.schema import findings, handled_messages, metadata, resources
 from lz_sync_dagster.sync.timing import from_ns, to_ns
-from tests.conftest import NOW, SteppedClock
+from tests.conftest import NOW, SOAK, SteppedClock
 
 SUBSCRIPTION = "projects/ops/subscriptions/s"
 FIREWALL = "compute.googleapis.com/Firewall"
@@ -217,7 +217,8 @@ VERSIONS = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@pytest.mark.soak
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=500 if SOAK else 25)
 @given(data=st.data())
 def test_any_order_repetition_and_batching_ends_in_the_same_state(sqlite_store: Store, data: st.DataObject) -> None:
     bodies = data.draw(st.lists(VERSIONS | st.just(b"not json"), min_size=1, max_size=8))

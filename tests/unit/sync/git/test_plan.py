@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.git.plan import MANIFEST_PATH, Manifest, Owned, Plan, SourceFile, load_manifest, make_plan
 from lz_sync_dagster.sync.git.tree import Entry, entries_of, write_tree
+from tests.conftest import SOAK
 
 Tree = dict[str, Entry]
 
@@ -136,7 +137,8 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> pygit2.Repository:
 
 
 @given(first=trees(), second=trees(), own=trees("ref/", st.just("by hand")))
-@settings(deadline=None, max_examples=40)
+@pytest.mark.soak
+@settings(max_examples=2_000 if SOAK else 40)
 def test_any_history_ends_in_the_expected_tree(
     scratch: pygit2.Repository, first: dict[str, str], second: dict[str, str], own: dict[str, str]
 ) -> None:
@@ -162,7 +164,8 @@ def test_any_history_ends_in_the_expected_tree(
 
 
 @given(before=trees(), after=trees())
-@settings(deadline=None, max_examples=40)
+@pytest.mark.soak
+@settings(max_examples=2_000 if SOAK else 40)
 def test_a_changed_tree_is_written_exactly(
     scratch: pygit2.Repository, before: dict[str, str], after: dict[str, str]
 ) -> None:

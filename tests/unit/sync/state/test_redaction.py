@@ -50,6 +50,7 @@ def test_tokens_are_found_in_any_text(token) -> None:
     assert len(paths) == 2
 
 
+@pytest.mark.soak
 @given(
     st.recursive(
         st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.text(max_size=8)),

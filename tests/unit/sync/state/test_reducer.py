@@ -73,6 +73,7 @@ def content(known: Knowledge) -> dict[tuple[str, str], object]:
     return {key: item.order for key, item in known.existing().items()}
 
 
+@pytest.mark.soak
 @given(facts, st.data())
 def test_any_permutation_and_repetition_ends_in_the_same_state(items, data) -> None:
     expected = content(knowledge(items))
@@ -80,6 +81,7 @@ def test_any_permutation_and_repetition_ends_in_the_same_state(items, data) -> N
     assert content(knowledge(again)) == expected
 
 
+@pytest.mark.soak
 @given(st.lists(observations, max_size=10), observations)
 def test_a_late_old_event_changes_nothing(items, late) -> None:
     known = knowledge([*items, observation("a", update=9, observed=9, body="newest")])

@@ -16,7 +16,7 @@ from lz_sync_dagster.sync.state.reducer import Breaker, Knowledge
 from lz_sync_dagster.sync.store import Store, alerts, assets, event_log, findings
 from lz_sync_dagster.sync.store.schema import resource_versions, resources
 from lz_sync_dagster.sync.timing import format_ns
-from tests.conftest import NOW
+from tests.conftest import NOW, SOAK
 
 SCOPE, TYPE = "organizations/1", "compute.googleapis.com/Firewall"
 PART = (SCOPE, TYPE, "RESOURCE")
@@ -159,7 +159,8 @@ def test_an_asset_that_comes_back_with_another_id_is_created_anew(store: Store) 
     assert frame.data["previous_id"] == "1"
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(2_000 if SOAK else 25))
 def test_random_histories_end_as_the_truth_core_says(sqlite_store: Store, seed: int) -> None:
     """A small world changes; the feed loses, repeats and reorders; complete reads come at any time."""
     rng = random.Random(seed)
