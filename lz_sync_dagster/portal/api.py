@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.portal.context import InPortal
 from lz_sync_dagster.portal.problems import Problem
+from lz_sync_dagster.sync.compliance.verdict import Severity
 from lz_sync_dagster.sync.inventory.views import infrastructure_state
 from lz_sync_dagster.sync.models import (
     Coverage,
@@ -206,7 +207,7 @@ def coverage(portal: InPortal) -> CoverageAnswer:
 @router.get("/violations", summary="Open violations", tags=["state"])
 def violations(
     portal: InPortal,
-    severity: Annotated[list[str] | None, Query(description="Only these severities.")] = None,
+    severity: Annotated[list[Severity] | None, Query(description="Only these severities.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> ViolationsAnswer:

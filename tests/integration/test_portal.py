@@ -233,6 +233,7 @@ def test_coverage_names_each_gap_with_its_remedy(sqlite_store: Store, serve: Ser
         ("GET", "/api/v1/sync/runs?cursor=%21", 422),
         ("GET", "/api/v1/sync/runs?cursor=LTU", 422),
         ("GET", "/api/v1/violations?cursor=OTk5OTk5OTk5OTk5OTk5OTk5OTk5OQ", 422),
+        ("GET", "/api/v1/violations?severity=bogus", 422),
         ("GET", "/api/v1/sync/runs?layer=inventory", 422),
         ("GET", "/api/v1/sync/infrastructure-state?limit=1001", 422),
         ("GET", "/api/v1/sync/events/stream?after=-1", 422),

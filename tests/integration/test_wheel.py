@@ -29,7 +29,6 @@ IGNORED = {"__pycache__", "target", "logs", ".user.yml"}
 PROBE = """
 import json, lz_sync_dagster
 from lz_sync_dagster.definitions import defs
-from lz_sync_dagster.portal.pages import status
 from lz_sync_dagster.sync.analytics.transform import project_dir
 from lz_sync_dagster.sync.compliance.controls import load_controls
 from lz_sync_dagster.sync.store.migrations import newest_revision
@@ -40,7 +39,6 @@ print(json.dumps({
     "controls": len(load_controls()),
     "revision": newest_revision(),
     "dbt": str(project_dir()),
-    "css": status._STYLE != "",
 }))
 """
 
@@ -111,7 +109,6 @@ def test_the_installed_package_loads_the_definitions_of_the_checkout(installed: 
     assert found["assets"] == _assets_of_the_checkout()
     assert found["controls"] == len(load_controls())
     assert found["revision"] == newest_revision()
-    assert found["css"]
 
 
 def test_the_installed_command_works(installed: Installed) -> None:

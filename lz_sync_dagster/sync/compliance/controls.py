@@ -16,7 +16,7 @@ import cel
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lz_sync_dagster.sync.compliance.verdict import Outcome, Verdict
+from lz_sync_dagster.sync.compliance.verdict import Outcome, Severity, Verdict
 from lz_sync_dagster.sync.errors import Reason, SyncError
 
 _FIELD = re.compile(r"\bdata\.([A-Za-z_]\w*)")
@@ -38,7 +38,7 @@ class _Control(BaseModel):
 
     id: str = Field(pattern=r"^\d+(\.\d+)+$")
     title: str = Field(min_length=1)
-    severity: Literal["low", "medium", "high", "critical"]
+    severity: Severity
     asset_types: list[str] = Field(min_length=1)
     content_type: Literal["RESOURCE", "IAM_POLICY", "ORG_POLICY"] = "RESOURCE"
     needs: list[str] = Field(min_length=1)

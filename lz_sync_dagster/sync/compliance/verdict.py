@@ -16,6 +16,15 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Severity(StrEnum):
+    """How bad it is not to meet a control."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """One control's verdict. ``source`` is where the rule comes from: ``cis``, ``scc``, ``orgpolicy`` or ``gate``."""

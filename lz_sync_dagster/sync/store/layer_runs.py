@@ -56,7 +56,7 @@ def _status(
             errors=[],
             next_sync=None,
             source=layer.source,
-            coverage=_coverage(layer, Status.UNKNOWN, ledger, marts),
+            coverage=_coverage(layer, Status.UNKNOWN, ledger, marts, known=False),
         )
     status, errors = Status(row.status), list(row.errors)
     if status is Status.IN_PROGRESS and (row.lease_expires_at is None or row.lease_expires_at < now):
@@ -85,7 +85,7 @@ def _status(
         consecutive_failures=row.consecutive_failures,
         as_of=row.as_of,
         source=layer.source,
-        coverage=_coverage(layer, status, ledger, marts),
+        coverage=_coverage(layer, status, ledger, marts, known=row.as_of is not None),
     )
 
 
@@ -114,11 +114,13 @@ def _marts_coverage(connection: sa.Connection, now: datetime) -> Coverage:
     return coverage_ledger.of_counts({status: list(statuses.values()).count(status) for status in CoverageStatus}, gaps)
 
 
-def _coverage(layer: Layer, status: Status, ledger: Coverage, marts: Coverage) -> Coverage:
+def _coverage(layer: Layer, status: Status, ledger: Coverage, marts: Coverage, *, known: bool) -> Coverage:
     if layer.id in (LayerId.API, LayerId.PUBSUB):
         return ledger
     if layer.id is LayerId.BIGQUERY:
         return marts
+    if not known:
+        return Coverage(status=CoverageStatus.UNKNOWN, unknown=1)
     if status in (Status.SUCCESS, Status.IN_PROGRESS):
         return Coverage(status=CoverageStatus.COMPLETE, complete=1)
     if status is Status.PARTIAL:

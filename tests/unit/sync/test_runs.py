@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.errors import LayerBusy, Reason, SyncError
-from lz_sync_dagster.sync.models import EventType, Status
+from lz_sync_dagster.sync.models import CoverageStatus, EventType, Status
 from lz_sync_dagster.sync.retry import RETRY_WAITS, next_wait
 from lz_sync_dagster.sync.runs import LayerOutcome, RetryLater, attempt, new_holder, run_to_end
 from lz_sync_dagster.sync.store import Store, event_log, layer_runs
@@ -199,3 +199,10 @@ def test_only_news_is_announced(store: Store, clock: SteppedClock) -> None:
     run(store, Work(DENIED), clock)
     run(store, Work(changed=0), clock)
     assert events() == ["success", "success", "failed", "success"]
+
+
+def test_a_layer_whose_first_sync_failed_covers_nothing_and_counts_nothing(store: Store, clock: SteppedClock) -> None:
+    run(store, Work(DENIED), clock)
+    after = status(store, clock)
+    assert (after.status, after.coverage.status) == (Status.FAILED, CoverageStatus.UNKNOWN)
+    assert (after.items_synced, after.items_changed, after.as_of) == (None, None, None)
