@@ -5,14 +5,14 @@ Both start the production commands as processes and point them at the demo by co
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import httpx
 import typer
@@ -21,7 +21,7 @@ import yaml
 from demo.dagster_runs import launch_jobs
 from demo.faults import FAULTS, parse_faults
 from demo.landing_zone import HOST, DemoLandingZone, answers, free_port
-from demo.processes import Processes, terminate
+from demo.processes import Processes
 from lz_sync_dagster.config import ConfigError
 from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.timing import utcnow
@@ -49,6 +49,8 @@ def once(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """One full sync of all five layers, and its result. Exits with 0 only if each layer succeeded."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit)
     _say("making the landing zone")
     with (
         DemoLandingZone(data_dir, assets=assets, faults=parse_faults(fault or []), clock=utcnow) as zone,
@@ -60,8 +62,8 @@ def once(
             zone.simulator.script()
         _expect_accepted(zone.deliver_head())
         command = [str(_BIN / "lz-sync"), "sync", "all", *(["--json"] if as_json else [])]
-        code = subprocess.run(command, env=zone.environment, check=False).returncode
-    raise typer.Exit(code)
+        code = processes.run(command)
+    raise typer.Exit(1 if code is None else code)
 
 
 @app.command()
@@ -72,7 +74,7 @@ def up(
 ) -> None:
     """Start everything, sync once, print the addresses, and keep changing things until Ctrl-C."""
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     _say("making the landing zone")
     with (
@@ -87,12 +89,7 @@ def up(
         processes.start("listener", [str(_BIN / "lz-sync"), "listen"])
         code = _start_dagster_code(zone, processes)
         _say("first full sync")
-        first = subprocess.Popen([str(_BIN / "lz-sync"), "sync", "all"], env=zone.environment, start_new_session=True)
-        while first.poll() is None and not stop.wait(0.1):
-            processes.check()
-        if stop.is_set():
-            terminate(first)
-        else:
+        if processes.run([str(_BIN / "lz-sync"), "sync", "all"], stopped=stop.is_set) is not None:
             dagster = _start_dagster(zone, processes, code, stop)
             _say(f"LZ Sync pages    {zone.portal_url}/lz-sync")
             _say(f"Dagster          {dagster}")
@@ -160,8 +157,14 @@ def _expect_accepted(status: int) -> None:
         raise typer.BadParameter(f"the portal answered {status} to a signed delivery")
 
 
+def _exit(number: int, _frame: object) -> NoReturn:
+    """End by leaving every context, so that the processes end too."""
+    sys.exit(128 + number)
+
+
 def _say(text: str) -> None:
-    typer.echo(text, err=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        typer.echo(text, err=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from lz_sync_dagster.sync.errors import Reason, SyncError
 #: What a process gets to end by itself after SIGINT, and again after SIGTERM, before it is killed.
 _GRACE_SECONDS = (5.0, 3.0)
 _POLL_SECONDS = 0.05
+_FOREGROUND = "the command in the foreground"
 
 
 @dataclass
@@ -40,6 +41,25 @@ class Processes:
                 start_new_session=True,
             )
 
+    def run(self, command: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> int | None:
+        """Run a command with this process's own output until it ends, or until ``stopped`` says so.
+
+        Returns:
+            Its exit code; ``None`` if it was stopped: then `stop` ends it.
+
+        Raises:
+            SyncError: one of the other processes ended.
+        """
+        process = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        self._running[_FOREGROUND] = process
+        while process.poll() is None:
+            if stopped():
+                return None
+            self.check()
+            time.sleep(_POLL_SECONDS)
+        del self._running[_FOREGROUND]
+        return process.returncode
+
     def log(self, name: str) -> Path:
         """The file with a process's output."""
         return self.logs / f"{name}.log"
@@ -51,7 +71,7 @@ class Processes:
             SyncError: with the last line that it wrote.
         """
         for name, process in self._running.items():
-            if process.poll() is not None:
+            if name != _FOREGROUND and process.poll() is not None:
                 lines = self.log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines() or [
                     "no output"
                 ]
@@ -100,13 +120,6 @@ class Processes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def terminate(process: subprocess.Popen[bytes]) -> None:
-    """End one process with all its children, as `Processes.stop` does."""
-    alone = Processes(Path(), {})
-    alone._running["one"] = process
-    alone.stop()
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:

@@ -41,6 +41,10 @@ def page_policy(nonce: str) -> str:
     )
 
 
+#: Where the pages talk to the server, by WebSocket or, as a fallback, by polling.
+_PAGE_SOCKET = "/_nicegui_ws/"
+
+
 class SecurityMiddleware:
     """See the module. ``body_limits`` maps a path to its own limit in bytes."""
 
@@ -66,6 +70,10 @@ class SecurityMiddleware:
         await self.app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith(_PAGE_SOCKET) and is_foreign(Headers(scope=scope)):
+            refusal = problem(Request(scope), 403, "the pages' connection is open to pages of this host only")
+            await refusal(scope, receive, send)
+            return
         limit = self.body_limits.get(scope["path"], MAX_BODY_BYTES)
         respond = _Responder(send)
         announced = Headers(scope=scope).get("content-length", "0")

@@ -124,7 +124,7 @@ class VPC(_Model):
     display_name: str
     project: str | None
     auto_create_subnetworks: bool | None
-    subnetworks: int
+    subnetworks: int | None
     routing_mode: str | None
 
 

@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -56,6 +56,8 @@ class LayerOutcome:
             missing.
         errors: one line each, with the remedy.
         details: figures for the run's record and for Dagster's metadata.
+        from_cache: the assets (nouns of ``details``) that this sync could not read anew and that keep what was known
+            before. They are not recorded as made.
     """
 
     items_synced: int
@@ -64,6 +66,7 @@ class LayerOutcome:
     status: Status = Status.SUCCESS
     errors: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+    from_cache: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ def attempt(
     next_sync: NextSync = never,
     waits: tuple[float, ...] = RETRY_WAITS,
     last: bool = True,
+    takes_over: Collection[str] = (),
 ) -> LayerOutcome:
     """Make one attempt at a layer's sync and record how it ended.
 
@@ -114,13 +118,22 @@ def attempt(
         next_sync: when the layer is due again, given the present.
         last: ``False`` if further work of the same sync follows under the same ``holder``; the layer then stays in
             progress.
+        takes_over: holders that are known to be gone; a lease of theirs does not make the layer busy.
 
     Raises:
         LayerBusy: somebody else is syncing this layer.
         RetryLater: call again with the same ``holder`` after the wait.
         SyncError: the sync failed for good.
     """
-    run = _start(store, layer, holder=holder, triggered_by=triggered_by, now=clock(), next_sync=next_sync)
+    run = _start(
+        store,
+        layer,
+        holder=holder,
+        triggered_by=triggered_by,
+        now=clock(),
+        next_sync=next_sync,
+        takes_over=takes_over,
+    )
     try:
         with _renewed(store, run, clock):
             outcome = work(run)
@@ -180,10 +193,11 @@ def _start(
     triggered_by: str,
     now: datetime,
     next_sync: NextSync,
+    takes_over: Collection[str],
 ) -> LayerRun:
     with store.write(exclusive=f"layer:{layer}") as connection:
         row = connection.execute(sa.select(layer_status).where(layer_status.c.layer == layer.value)).one_or_none()
-        if row is not None and row.lease_holder not in (None, holder) and _is_held(row, now):
+        if row is not None and row.lease_holder not in (None, holder, *takes_over) and _is_held(row, now):
             raise LayerBusy(layer.value, row.lease_holder)
         resumed = None
         if row is not None and row.lease_holder == holder:
@@ -276,9 +290,7 @@ def _renewed(store: Store, run: LayerRun, clock: Clock) -> Iterator[None]:
             try:
                 with store.write() as connection:
                     connection.execute(
-                        layer_status.update()
-                        .where(layer_status.c.layer == run.layer.value, layer_status.c.lease_holder == run.holder)
-                        .values(lease_expires_at=clock() + LEASE)
+                        layer_status.update().where(_own_row(run)).values(lease_expires_at=clock() + LEASE)
                     )
             except sa.exc.SQLAlchemyError as error:
                 log.warning("lease_not_renewed", layer=run.layer.value, error=str(error))
@@ -292,18 +304,21 @@ def _renewed(store: Store, run: LayerRun, clock: Clock) -> Iterator[None]:
         thread.join()
 
 
+def _own_row(run: LayerRun) -> sa.ColumnElement[bool]:
+    """The layer's health row, as long as this run holds its lease: what somebody else took over is theirs."""
+    return sa.and_(layer_status.c.layer == run.layer.value, layer_status.c.lease_holder == run.holder)
+
+
 def _hold(store: Store, run: LayerRun, *, until: datetime) -> None:
     with store.write() as connection:
-        connection.execute(
-            layer_status.update().where(layer_status.c.layer == run.layer.value).values(lease_expires_at=until)
-        )
+        connection.execute(layer_status.update().where(_own_row(run)).values(lease_expires_at=until))
 
 
 def _reserve(store: Store, run: LayerRun, *, until: datetime, error: SyncError) -> None:
     with store.write() as connection:
         connection.execute(
             layer_status.update()
-            .where(layer_status.c.layer == run.layer.value)
+            .where(_own_row(run))
             .values(lease_expires_at=until, errors=[f"attempt {run.attempt} failed, trying again: {error}"])
         )
         connection.execute(
@@ -356,9 +371,9 @@ def _close(
             .order_by(layer_runs.c.id.desc())
             .limit(1)
         )
-        connection.execute(
+        closed = connection.execute(
             layer_status.update()
-            .where(layer_status.c.layer == run.layer.value)
+            .where(_own_row(run))
             .values(
                 status=status.value,
                 errors=errors,
@@ -368,6 +383,9 @@ def _close(
                 **status_values,
             )
         )
+        if not closed.rowcount:
+            log.warning("lease_was_taken_over", layer=run.layer.value, run=run.number)
+            return
         connection.execute(
             layer_runs.update()
             .where(layer_runs.c.id == run.number)

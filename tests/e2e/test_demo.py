@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,22 @@ def test_a_layer_that_breaks_is_partial_names_the_role_and_deletes_nothing(tmp_p
     assert "roles/cloudasset.viewer" in layer["errors"][0]
     assert {gap["reason"] for gap in document["coverage"]["gaps"]} == {"permission_denied"}
     assert rows(tmp_path)["resources"] == before["resources"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_demo_once_that_is_stopped_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
+    command = [sys.executable, "-m", "demo", "once", "--data-dir", str(tmp_path), "--assets", "500"]
+    with (tmp_path / "output.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    children = until(lambda: len(found := running(process)) >= 2 and found, seconds=60, what="portal and sync")
+    process.send_signal(number)
+    assert process.wait(15) != 0
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not alive
+
+
+def running(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
 
 
 def test_a_wrong_option_is_one_line(tmp_path: Path) -> None:

@@ -155,12 +155,15 @@ def test_a_denied_type_is_partial_names_the_role_and_deletes_nothing(
     sync(settings, store)
     before = existing(store)
     world.faults.on("asset_denied")
+    started = utcnow()
     for _ in range(3):
         outcome, waits = sync(settings, store)
         assert outcome.status is Status.PARTIAL
         assert waits == [], "a denied permission does not pass by waiting"
         assert "roles/cloudasset.viewer" in outcome.errors[0]
     assert existing(store) == before
+    assert outcome.from_cache == {"resources", "findings", "infrastructure_state"}
+    assert outcome.as_of < started, "what is served from the last good copy is as old as that"
     gaps = {gap.asset_type: gap for gap in ledger(store).gaps}
     assert gaps[SQL].reason is Reason.PERMISSION_DENIED
     assert gaps[SQL].status is CoverageStatus.PARTIAL
@@ -171,8 +174,9 @@ def test_a_denied_type_is_partial_names_the_role_and_deletes_nothing(
 
 def test_what_was_never_read_is_unknown_not_empty(world: World, settings: Settings, sqlite_store: Store) -> None:
     world.faults.on("asset_denied")
-    sync(settings, sqlite_store)
+    outcome, _ = sync(settings, sqlite_store)
     assert {gap.status for gap in ledger(sqlite_store).gaps} == {CoverageStatus.UNKNOWN}
+    assert outcome.from_cache == frozenset(), "there is no copy of what was never read"
 
 
 def test_an_unknown_type_is_quarantined_and_the_others_are_read(

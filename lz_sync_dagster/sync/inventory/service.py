@@ -35,6 +35,8 @@ from lz_sync_dagster.sync.store.schema import coverage as coverage_table
 from lz_sync_dagster.sync.timing import Clock, from_ns, to_ns
 
 _ORIGIN = "cloud_asset_inventory"
+#: Assets that are not fresh while one part is served from its last good copy.
+_RESTS_ON_ALL_PARTS = frozenset({"resources", "findings", "infrastructure_state"})
 
 
 @dataclass
@@ -46,7 +48,7 @@ class _Tally:
     missing: int = 0
     unusable: int = 0
     errors: list[SyncError] = field(default_factory=list)
-    oldest_read_ns: int | None = None
+    proven: set[Part] = field(default_factory=set)
 
 
 def sync_inventory(
@@ -69,15 +71,14 @@ def sync_inventory(
         )
     plan = plan_parts(config.scopes, config.endpoints, config.content_types)
     _open_ledger(store, plan.parts, now=clock())
-    proven = _proven_since(store, run.started_at) if run.attempt > 1 else frozenset[Part]()
+    tally = _Tally(proven=_proven_since(store, run.started_at) if run.attempt > 1 else set())
     reader = AssetReader(
         make_client(settings.google_cloud.asset_endpoint),
         page_size=config.page_size,
         timeout_seconds=config.call_timeout_seconds,
     )
     evaluate = load_controls().evaluate
-    tally = _Tally()
-    parts = [part for part in plan.parts if part not in proven]
+    parts = [part for part in plan.parts if part not in tally.proven]
     try:
         for done, part in enumerate(parts):
             progress(f"reading {part[1]} {part[2].lower()} in {part[0]}", done, len(parts))
@@ -107,7 +108,7 @@ def _open_ledger(store: Store, parts: tuple[Part, ...], *, now: datetime) -> Non
         coverage.forget(connection, known - set(parts))
 
 
-def _proven_since(store: Store, since: datetime) -> frozenset[Part]:
+def _proven_since(store: Store, since: datetime) -> set[Part]:
     with store.read() as connection:
         rows = connection.execute(
             sa.select(coverage_table).where(
@@ -115,7 +116,7 @@ def _proven_since(store: Store, since: datetime) -> frozenset[Part]:
                 coverage_table.c.complete_read_ns >= to_ns(since),
             )
         )
-        return frozenset((row.scope, row.asset_type, row.content_type) for row in rows)
+        return {(row.scope, row.asset_type, row.content_type) for row in rows}
 
 
 def _read_part(
@@ -145,7 +146,6 @@ def _read_part(
         _mark(store, part, CoverageStatus.PARTIAL, error, clock=clock)
         return
     tally.unusable += unusable
-    tally.oldest_read_ns = min(read_ns, tally.oldest_read_ns or read_ns)
     if unusable:
         unfit = SyncError(
             f"{unusable} assets could not be used",
@@ -165,6 +165,7 @@ def _read_part(
         if not result.withheld:
             proven = CoverageMark(*part, CoverageStatus.COMPLETE, complete_read_ns=read_ns, assets=len(names))
             coverage.mark(connection, [proven], now=now)
+            tally.proven.add(part)
     tally.missing += result.missing
     tally.applied += Applied(deleted=result.deleted)
     if result.withheld:
@@ -213,8 +214,14 @@ def _outcome(settings: Settings, store: Store, tally: _Tally, *, clock: Clock, p
         counts = assets.count_existing(connection)
         ledger = coverage.summary(connection, now=now, ttl=CACHE_TTL)
         open_findings = findings.count_open(connection)
+        read_ns = {
+            (row.scope, row.asset_type, row.content_type): row.complete_read_ns
+            for row in connection.execute(
+                sa.select(coverage_table).where(coverage_table.c.complete_read_ns.is_not(None))
+            )
+        }
     written = export_inventory(store, settings.raw_dir, now=now, progress=progress)
-    as_of = from_ns(tally.oldest_read_ns) if tally.oldest_read_ns is not None else now
+    as_of = from_ns(min(read_ns.values())) if read_ns else now
     total = sum(counts.values())
     return LayerOutcome(
         items_synced=total,
@@ -222,6 +229,7 @@ def _outcome(settings: Settings, store: Store, tally: _Tally, *, clock: Clock, p
         as_of=as_of,
         status=Status.PARTIAL if tally.errors else Status.SUCCESS,
         errors=tuple(_merged(tally.errors)),
+        from_cache=_RESTS_ON_ALL_PARTS if read_ns.keys() - tally.proven else frozenset(),
         details={
             "resources": {
                 "count": total,

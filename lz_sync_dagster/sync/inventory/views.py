@@ -126,12 +126,13 @@ def _project(row: sa.Row[Any], data: Mapping[str, Any]) -> Project:
 
 
 def _vpc(row: sa.Row[Any], data: Mapping[str, Any]) -> VPC:
+    subnetworks = data.get("subnetworks", data.get("subnetwork"))
     return VPC(
         name=row.name,
         display_name=row.display_name,
         project=row.project,
         auto_create_subnetworks=data.get("autoCreateSubnetworks"),
-        subnetworks=len(data.get("subnetworks") or data.get("subnetwork") or ()),
+        subnetworks=None if subnetworks is None else len(subnetworks),
         routing_mode=(data.get("routingConfig") or {}).get("routingMode"),
     )
 

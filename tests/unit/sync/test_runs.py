@@ -206,3 +206,19 @@ def test_a_layer_whose_first_sync_failed_covers_nothing_and_counts_nothing(store
     after = status(store, clock)
     assert (after.status, after.coverage.status) == (Status.FAILED, CoverageStatus.UNKNOWN)
     assert (after.items_synced, after.items_changed, after.as_of) == (None, None, None)
+
+
+def test_a_sync_that_lost_its_lease_leaves_the_layer_to_its_successor(store: Store, clock: SteppedClock) -> None:
+    def overtaken(run) -> LayerOutcome:
+        clock.advance(timedelta(minutes=2))
+        with pytest.raises(RetryLater):
+            attempt(store, LayerId.GIT, Work(unavailable()), triggered_by="t", clock=clock, holder="other:2:b")
+        return LayerOutcome(items_synced=99, items_changed=99, as_of=clock())
+
+    attempt(store, LayerId.GIT, overtaken, triggered_by="t", clock=clock, holder="other:1:a")
+    assert status(store, clock).status is Status.IN_PROGRESS
+    with pytest.raises(LayerBusy):
+        attempt(store, LayerId.GIT, Work(), triggered_by="t", clock=clock, holder="other:3:c")
+    with store.read() as connection:
+        first, second = connection.execute(sa.select(runs_table).order_by(runs_table.c.id))
+    assert (first.status, second.status) == ("failed", "in_progress")
