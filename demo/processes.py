@@ -75,8 +75,10 @@ class Processes:
                 lines = self.log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines() or [
                     "no output"
                 ]
+                code = process.returncode
+                how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}: {lines[-1]}"
                 raise SyncError(
-                    f"ended with exit code {process.returncode}: {lines[-1]}",
+                    how,
                     where=name,
                     remedy=f"look at {self.log(name)}",
                     reason=Reason.UNAVAILABLE,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -64,15 +64,16 @@ def main() -> None:
     """Entry point: a known error becomes one line on stderr and an exit code."""
     from lz_sync_dagster.config import ConfigError
     from lz_sync_dagster.sync.errors import SyncError
+    from lz_sync_dagster.sync.state.redaction import redact_text
 
     try:
         app(prog_name="lz-sync")
     except ConfigError as error:
         for line in error.lines:
-            print(f"error: {line}", file=sys.stderr)  # noqa: T201
+            print(f"error: {redact_text(line)}", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_USAGE)
     except SyncError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(redact_text(f"error: {error}"), file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_NOT_IN_SYNC)
 
 
@@ -114,6 +115,8 @@ def sync(
     from lz_sync_dagster.sync import foreground
     from lz_sync_dagster.sync.timing import utcnow
 
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     with _opened(config) as (settings, store):
         with _bars() as progress:
             results = foreground.sync_layers(
@@ -131,6 +134,11 @@ def sync(
             _print_results(results)
     if not foreground.succeeded(results):
         raise typer.Exit(EXIT_NOT_IN_SYNC)
+
+
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    """End the sync in order, so that its layer does not stay reserved."""
+    sys.exit(128 + number)
 
 
 @app.command()
@@ -266,6 +274,7 @@ def _print_statuses(statuses: Sequence[SyncStatus], seconds: dict[Any, float]) -
     from rich.table import Table
 
     from lz_sync_dagster.layers import layer
+    from lz_sync_dagster.sync.state.redaction import redact_text
 
     colors = {"success": "green", "partial": "yellow", "stale": "yellow", "failed": "red", "in_progress": "cyan"}
     table = Table(title="LZ Sync")
@@ -287,4 +296,4 @@ def _print_statuses(statuses: Sequence[SyncStatus], seconds: dict[Any, float]) -
     console.print(table)
     for item in statuses:
         for error in item.errors:
-            console.print(f"{layer(item.layer).title}: {error}", style="red", markup=False, soft_wrap=True)
+            console.print(f"{layer(item.layer).title}: {redact_text(error)}", style="red", markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -16,15 +17,23 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.state.redaction import redact, redact_text
 
 ENV_PREFIX = "LZ_SYNC_"
 DEFAULT_FILE = "sync_config.yaml"
 
 RelativePath = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^/\\]")]
-Scope = Annotated[str, StringConstraints(pattern=r"^(organizations/\d+|folders/\d+|projects/[a-z0-9:.\-]+)$")]
+#: Numbers, since assets name their ancestors by number.
+Scope = Annotated[str, StringConstraints(pattern=r"^(organizations|folders|projects)/\d+$")]
 Team = Annotated[str, StringConstraints(pattern=r"^team:[a-z0-9_\-]+$")]
 Endpoint = Literal[
     "/projects", "/vpcs", "/compute", "/gke", "/databases", "/storage", "/iam", "/bigquery", "/compliance"
@@ -268,7 +277,12 @@ def load_settings(path: str | Path | None = None, *, environ: Mapping[str, str] 
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
             line = f":{mark.line + 1}" if mark else ""
-            raise ConfigError([f"{file}{line}: is not valid YAML ({error.problem}); mend the line"]) from error
+            raise ConfigError(
+                [f"{file}{line}: is not valid YAML ({redact_text(str(error.problem))}); mend the line"]
+            ) from error
+        except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError([f"{file}: is not valid YAML ({reason}); mend the file"]) from error
         if data is None:
             data = {}
         if not isinstance(data, dict):
@@ -276,7 +290,14 @@ def load_settings(path: str | Path | None = None, *, environ: Mapping[str, str] 
                 [f"{file}: has a {type(data).__name__} at the top; allowed: a mapping with the key sync_layers"]
             )
         if node is not None:
-            _collect_lines(node, (), lines)
+            twice = _collect_lines(node, (), lines)
+            if twice:
+                raise ConfigError([f"{file}:{line}: {key}: stands there twice; keep one" for key, line in twice])
+            others = [key for key in data if not isinstance(key, str)]
+            if others:
+                raise ConfigError(
+                    [f"{file}: {key!r}: is not a known key; allowed: {', '.join(_keys_at(()))}" for key in others]
+                )
         for key in ("webhook_secrets", "git_token"):
             if key in data:
                 raise ConfigError(
@@ -303,6 +324,12 @@ def load_settings(path: str | Path | None = None, *, environ: Mapping[str, str] 
             os.environ.update(environ)
         from_env = EnvSettingsSource(Settings)()
         return Settings(**data)
+    except SettingsError as error:
+        name = re.search(r'"(\w+)"', str(error))
+        variable = f"{ENV_PREFIX}{name.group(1).upper()}" if name else ENV_PREFIX
+        raise ConfigError(
+            [f"environment: {variable}…: is not valid JSON; allowed: JSON for lists and groups of keys"]
+        ) from error
     except ValidationError as error:
         raise ConfigError([_line(problem, file, lines, from_env) for problem in error.errors()]) from error
     finally:
@@ -315,16 +342,23 @@ def _env_names() -> str:
     return ", ".join(f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields)
 
 
-def _collect_lines(node: yaml.Node, path: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]) -> None:
+def _collect_lines(
+    node: yaml.Node, path: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]
+) -> list[tuple[str, int]]:
+    """Note where each key stands; returns the keys (with line) that stand there twice."""
+    twice: list[tuple[str, int]] = []
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             below = (*path, str(key.value))
+            if below in lines:
+                twice.append((".".join(str(part) for part in below), key.start_mark.line + 1))
             lines[below] = key.start_mark.line + 1
-            _collect_lines(value, below, lines)
+            twice += _collect_lines(value, below, lines)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             lines[(*path, index)] = value.start_mark.line + 1
-            _collect_lines(value, (*path, index), lines)
+            twice += _collect_lines(value, (*path, index), lines)
+    return twice
 
 
 def _line(problem: Any, file: Path, lines: dict[tuple[str | int, ...], int], from_env: Mapping[str, Any]) -> str:
@@ -341,7 +375,8 @@ def _line(problem: Any, file: Path, lines: dict[tuple[str | int, ...], int], fro
         near = difflib.get_close_matches(str(location[-1]), allowed, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{origin}: {key}: is not a known key; allowed: {', '.join(allowed)}{hint}"
-    return f"{origin}: {key}: {problem['input']!r} is not allowed; {_allowed(problem)}"
+    shown = redact_text(repr(next(iter(redact({str(location[-1]): problem["input"]})[0].values()))))
+    return f"{origin}: {key}: {shown} is not allowed; {_allowed(problem)}"
 
 
 def _is_set(values: Mapping[str, Any], location: tuple[str | int, ...]) -> bool:

@@ -22,18 +22,35 @@ def sync_check(layer_id: LayerId, asset: Sequence[str]) -> dg.AssetChecksDefinit
         description=f"{layer(layer_id).title}: the newest sync left nothing out.",
     )
     def sync_is_complete(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
-        with store.read() as connection:
-            newest = next(
-                (run for run in layer_runs.recent(connection, limit=5, layer=layer_id) if run.finished_at is not None),
-                None,
-            )
-        if newest is None:
-            return warning(["the layer was never synced; materialize its assets"])
-        if newest.status == Status.SUCCESS:
-            return dg.AssetCheckResult(passed=True, metadata={"run": newest.id})
-        return warning(newest.errors or [f"the sync ended as {newest.status}"], run=newest.id)
+        return newest_sync(layer_id, store)
 
     return sync_is_complete
+
+
+def newest_sync(layer_id: LayerId, store: Store) -> dg.AssetCheckResult:
+    """The rule of `sync_check`."""
+    with store.read() as connection:
+        newest = next(
+            (run for run in layer_runs.recent(connection, limit=5, layer=layer_id) if run.finished_at is not None),
+            None,
+        )
+    if newest is None:
+        return warning(["the layer was never synced; materialize its assets"])
+    if newest.status == Status.SUCCESS:
+        return dg.AssetCheckResult(passed=True, metadata={"run": newest.id})
+    return warning(newest.errors or [f"the sync ended as {newest.status}"], run=newest.id)
+
+
+def evaluation(asset: Sequence[str], name: str, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+    """The result as a sensor reports it: an asset that is materialized without a run has no run to be checked in."""
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(list(asset)),
+        check_name=name,
+        passed=result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
+    )
 
 
 def warning(lines: Sequence[str], **figures: Any) -> dg.AssetCheckResult:

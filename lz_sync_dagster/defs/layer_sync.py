@@ -32,6 +32,7 @@ Work = Callable[..., LayerOutcome]
 log = structlog.get_logger(__name__)
 
 _QUIET = timedelta(seconds=10)
+_ANCESTOR_TAGS = ("dagster/parent_run_id", "dagster/root_run_id")
 
 
 def layer_assets(layer_id: LayerId, *, specs: Sequence[dg.AssetSpec], work: Work | None = None) -> dg.AssetsDefinition:
@@ -108,10 +109,11 @@ def attempt_layer(
             bound,
             triggered_by=triggered_by(context.run.tags),
             clock=clock,
-            holder=f"dagster:{context.run.run_id}",
+            holder=_holder(context.run.run_id),
             next_sync=lambda now: cadence.after(now) if cadence else None,
             last=last,
             waits=waits,
+            takes_over=_ended_ancestors(context),
         )
     except LayerBusy as busy:
         context.log.warning(f"{busy}. This run makes nothing; the sync under way covers it.")
@@ -121,6 +123,18 @@ def attempt_layer(
         raise dg.RetryRequested(max_retries=len(waits), seconds_to_wait=later.wait) from later
     except SyncError as error:
         raise failure(error) from error
+
+
+def _ended_ancestors(context: dg.AssetExecutionContext) -> list[str]:
+    """The holders that this run is another try of: a run that crashed leaves a lease, which must not keep its own
+    successor away."""
+    ids = {context.run.tags[tag] for tag in _ANCESTOR_TAGS if tag in context.run.tags}
+    runs = {run_id: context.instance.get_run_by_id(run_id) for run_id in ids}
+    return [_holder(run_id) for run_id, run in runs.items() if run is None or run.is_finished]
+
+
+def _holder(run_id: str) -> str:
+    return f"dagster:{run_id}"
 
 
 def failure(error: SyncError) -> dg.Failure:
@@ -140,9 +154,12 @@ def failure(error: SyncError) -> dg.Failure:
 def materializations(
     layer_id: LayerId, keys: Sequence[dg.AssetKey], outcome: LayerOutcome, *, store: Store
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """One result per asset. The data version stays the same for as long as syncs find nothing new."""
+    """One result per asset, save those that the sync served from what was known before: a fallback is no
+    materialization. The data version stays the same for as long as syncs find nothing new."""
     version = dg.DataVersion(f"{layer_id}-{_last_change(store, layer_id)}")
     for key in keys:
+        if key.path[-1] in outcome.from_cache:
+            continue
         yield dg.MaterializeResult(asset_key=key, metadata=metadata(outcome, key.path[-1]), data_version=version)
 
 
@@ -234,4 +251,5 @@ def sync_without_run(
     return [
         dg.AssetMaterialization(asset_key=[layer(layer_id).group, noun], metadata=metadata(outcome, noun))
         for noun in outcome.details
+        if noun not in outcome.from_cache
     ]

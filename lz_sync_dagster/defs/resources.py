@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DbtCliResource
 
-from lz_sync_dagster.config import Settings, load_settings
+from lz_sync_dagster.config import ENV_PREFIX, Settings, load_settings
 from lz_sync_dagster.sync.analytics import transform
 from lz_sync_dagster.sync.store import Store, open_store
 from lz_sync_dagster.sync.timing import Clock, utcnow
@@ -36,7 +36,8 @@ def clock_resource(_context: dg.InitResourceContext) -> Clock:
 @dg.resource(description="dbt, on the project and the warehouse of the settings.", required_resource_keys={"settings"})
 def dbt_resource(context: dg.InitResourceContext) -> Iterator[DbtCliResource]:
     project = str(transform.project_dir())
-    with _environment(transform.environment(context.resources.settings)):
+    hidden = dict.fromkeys(name for name in os.environ if name.startswith(ENV_PREFIX))
+    with _environment({**hidden, **transform.environment(context.resources.settings)}):
         yield DbtCliResource(
             project_dir=project,
             profiles_dir=project,
@@ -46,18 +47,26 @@ def dbt_resource(context: dg.InitResourceContext) -> Iterator[DbtCliResource]:
 
 
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """dbt's profile reads environment variables, and a run is a process of its own."""
+def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Set these variables, or remove them (``None``), until the block ends.
+
+    dbt inherits this process's environment. Its profile reads variables of its own; the settings, and with them the
+    secrets, are no business of its.
+    """
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    _set(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def resources() -> dict[str, Any]:

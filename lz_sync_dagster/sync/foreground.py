@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import structlog
+
 from lz_sync_dagster.config import Settings
 from lz_sync_dagster.layers import LAYERS, LayerId
-from lz_sync_dagster.sync.errors import SyncError
+from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.inventory.views import infrastructure_state
 from lz_sync_dagster.sync.models import Status, SyncStatus
 from lz_sync_dagster.sync.progress import Progress
@@ -18,6 +20,8 @@ from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun, run_to_end
 from lz_sync_dagster.sync.store import Store, layer_runs
 from lz_sync_dagster.sync.timing import Clock
 from lz_sync_dagster.sync.work import WORK
+
+log = structlog.get_logger(__name__)
 
 #: Deliveries are accounted for after the git sync that they asked for; the feed is drained before the inventory proves
 #: it; the marts come last.
@@ -72,6 +76,14 @@ def sync_layers(
             details[layer] = outcome.details
         except SyncError as error:
             errors[layer] = error
+        except Exception as error:
+            log.exception("layer_failed", layer=layer.value)
+            errors[layer] = SyncError(
+                f"failed ({type(error).__name__}: {error})",
+                where=f"layer {layer}",
+                remedy="please report this as a defect",
+                reason=Reason.INTERNAL,
+            )
         seconds[layer] = time.monotonic() - started
     with store.read() as connection:
         statuses = layer_runs.statuses(connection, now=clock(), disabled=settings.disabled_layers)
@@ -100,7 +112,7 @@ def _next_sync(settings: Settings, layer: LayerId) -> Callable[[datetime], datet
 
 def _with_error(status: SyncStatus, error: SyncError | None) -> SyncStatus:
     """A sync that could not even start (`LayerBusy`) left no trace in the layer's health: say it here."""
-    if error is None or str(error) in status.errors:
+    if error is None or status.errors:
         return status
     return status.model_copy(update={"status": Status.FAILED, "errors": [*status.errors, str(error)]})
 

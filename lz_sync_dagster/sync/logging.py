@@ -17,6 +17,13 @@ def _redacted(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
     return clean
 
 
+class _CleanFormatter(logging.Formatter):
+    """Redacts the whole line, with what is appended to it: an exception's text and traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact_text(super().format(record))
+
+
 def configure_logging(*, level: int = logging.INFO, json: bool = False) -> None:
     """Send structlog's and the standard library's logs to stderr, one event a line."""
     shared: list[Any] = [
@@ -36,12 +43,6 @@ def configure_logging(*, level: int = logging.INFO, json: bool = False) -> None:
         cache_logger_on_first_use=False,
     )
 
-    class _Clean(logging.Filter):
-        def filter(self, record: logging.LogRecord) -> bool:
-            record.msg, record.args = redact_text(record.getMessage()), ()
-            return True
-
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_Clean())
-    handler.setFormatter(logging.Formatter("%(asctime)s [%(levelname)s] %(name)s: %(message)s"))
+    handler.setFormatter(_CleanFormatter("%(asctime)s [%(levelname)s] %(name)s: %(message)s"))
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)

@@ -21,11 +21,13 @@ import sqlalchemy as sa
 import structlog
 
 from lz_sync_dagster.layers import LayerId
-from lz_sync_dagster.sync.errors import LayerBusy, SyncError
+from lz_sync_dagster.sync.errors import LayerBusy, Reason, SyncError
 from lz_sync_dagster.sync.models import EventType, Status
 from lz_sync_dagster.sync.retry import RETRY_WAITS, next_wait
+from lz_sync_dagster.sync.state.redaction import redact_text
 from lz_sync_dagster.sync.store import Store, event_log
 from lz_sync_dagster.sync.store.event_log import NewEvent
+from lz_sync_dagster.sync.store.layer_runs import is_held
 from lz_sync_dagster.sync.store.schema import layer_runs, layer_status
 from lz_sync_dagster.sync.timing import Clock
 
@@ -137,15 +139,16 @@ def attempt(
     try:
         with _renewed(store, run, clock):
             outcome = work(run)
-    except SyncError as error:
+    except (SyncError, *_STORE_ERRORS) as raised:
+        error = raised if isinstance(raised, SyncError) else _store_failed(raised)
         wait = next_wait(error, run.attempt, waits)
         if wait is not None:
             _reserve(store, run, until=clock() + timedelta(seconds=wait) + LEASE, error=error)
             raise RetryLater(error, wait) from error
         _fail(store, run, str(error), now=clock(), next_sync=next_sync)
-        raise
-    except BaseException as error:
-        message = f"layer {layer}: {type(error).__name__}: {error}; please report this as a defect"
+        raise error from raised.__cause__
+    except BaseException as defect:
+        message = f"layer {layer}: {type(defect).__name__}: {defect}; please report this as a defect"
         _fail(store, run, message, now=clock(), next_sync=next_sync)
         raise
     if last:
@@ -182,7 +185,11 @@ def run_to_end(
             )
         except RetryLater as later:
             log.warning("sync_retries", layer=layer.value, wait_seconds=later.wait, error=str(later.error))
-            sleep(later.wait)
+            try:
+                sleep(later.wait)
+            except BaseException:
+                release(store, layer, holder, str(later.error), now=clock())
+                raise
 
 
 def _start(
@@ -197,7 +204,7 @@ def _start(
 ) -> LayerRun:
     with store.write(exclusive=f"layer:{layer}") as connection:
         row = connection.execute(sa.select(layer_status).where(layer_status.c.layer == layer.value)).one_or_none()
-        if row is not None and row.lease_holder not in (None, holder, *takes_over) and _is_held(row, now):
+        if row is not None and row.lease_holder not in (None, holder, *takes_over) and is_held(row, now):
             raise LayerBusy(layer.value, row.lease_holder)
         resumed = None
         if row is not None and row.lease_holder == holder:
@@ -248,26 +255,6 @@ def _start(
     return LayerRun(number, layer, holder, triggered_by, count, started_at)
 
 
-def _is_held(row: sa.Row[Any], now: datetime) -> bool:
-    if row.lease_expires_at is None or row.lease_expires_at < now:
-        return False
-    host, _, rest = row.lease_holder.partition(":")
-    pid = rest.partition(":")[0]
-    if host == socket.gethostname() and pid.isdigit():
-        return _process_exists(int(pid))
-    return True
-
-
-def _process_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _close_abandoned(connection: sa.Connection, layer: LayerId, now: datetime) -> None:
     connection.execute(
         layer_runs.update()
@@ -304,6 +291,37 @@ def _renewed(store: Store, run: LayerRun, clock: Clock) -> Iterator[None]:
         thread.join()
 
 
+#: The store is away for a moment: what it raises is worth another attempt.
+_STORE_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
+
+
+def _store_failed(error: sa.exc.SQLAlchemyError) -> SyncError:
+    return SyncError(
+        f"did not answer ({type(error).__name__}: {str(getattr(error, 'orig', error)).strip()})",
+        where="store",
+        remedy="check that the database runs and has room",
+        reason=Reason.UNAVAILABLE,
+    )
+
+
+def _clean(text: str) -> str:
+    """One line for the record: without secrets, and of characters that a database takes."""
+    return " ".join(redact_text(text).replace("\x00", "").split())
+
+
+def release(store: Store, layer: LayerId, holder: str, error: str, *, now: datetime) -> None:
+    """End a sync that waits for another attempt and will not make it."""
+    with store.write(exclusive=f"layer:{layer}") as connection:
+        row = connection.execute(
+            sa.select(layer_runs).where(
+                layer_runs.c.layer == layer.value, layer_runs.c.holder == holder, layer_runs.c.finished_at.is_(None)
+            )
+        ).first()
+    if row is not None:
+        run = LayerRun(row.id, layer, holder, row.triggered_by, row.attempts, row.started_at)
+        _fail(store, run, error, now=now, next_sync=never)
+
+
 def _own_row(run: LayerRun) -> sa.ColumnElement[bool]:
     """The layer's health row, as long as this run holds its lease: what somebody else took over is theirs."""
     return sa.and_(layer_status.c.layer == run.layer.value, layer_status.c.lease_holder == run.holder)
@@ -319,12 +337,12 @@ def _reserve(store: Store, run: LayerRun, *, until: datetime, error: SyncError) 
         connection.execute(
             layer_status.update()
             .where(_own_row(run))
-            .values(lease_expires_at=until, errors=[f"attempt {run.attempt} failed, trying again: {error}"])
+            .values(lease_expires_at=until, errors=[f"attempt {run.attempt} failed: {_clean(str(error))}"])
         )
         connection.execute(
             layer_runs.update()
             .where(layer_runs.c.id == run.number)
-            .values(errors=[str(error)], attempts=run.attempt + 1)
+            .values(errors=[_clean(str(error))], attempts=run.attempt + 1)
         )
 
 
@@ -364,6 +382,7 @@ def _close(
     now: datetime,
     next_sync: NextSync,
 ) -> None:
+    errors = [_clean(error) for error in errors]
     with store.write(exclusive=f"layer:{run.layer}") as connection:
         before = connection.scalar(
             sa.select(layer_runs.c.status)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import base64
+import random
+import shutil
+import string
 import threading
-from collections.abc import Callable, Iterator
+import tracemalloc
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,6 +25,7 @@ from demo.repositories import Repositories, commit_change, commit_changes, make_
 from lz_sync_dagster.config import GitSyncConfig, RepositoryConfig, Settings, SyncLayers
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.git import documents
 from lz_sync_dagster.sync.git.mapping import Mapping
 from lz_sync_dagster.sync.git.mirror import Mirror
 from lz_sync_dagster.sync.git.plan import MANIFEST_PATH
@@ -28,10 +34,11 @@ from lz_sync_dagster.sync.git.service import sync_git
 from lz_sync_dagster.sync.git.source import read_source
 from lz_sync_dagster.sync.git.tree import entries_of
 from lz_sync_dagster.sync.models import Status
-from lz_sync_dagster.sync.progress import silent
+from lz_sync_dagster.sync.progress import Progress, silent
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
 from lz_sync_dagster.sync.store import Store, inbox, schema
 from lz_sync_dagster.sync.store.inbox import NewDelivery
+from lz_sync_dagster.sync.store.repository import Document
 from tests.conftest import NOW, SteppedClock
 
 PRIVATE_KEY = (
@@ -66,7 +73,7 @@ class World:
         }
         return Settings(**(values | changes))
 
-    def sync(self, *, progress: Callable[[str, int, int | None], None] = silent, **changes: Any) -> LayerOutcome:
+    def sync(self, *, progress: Progress = silent, **changes: Any) -> LayerOutcome:
         run = LayerRun(7, LayerId.GIT, "host:1", "webhook:d-1", 1, self.clock())
         return sync_git(self.settings(**changes), self.store, run, clock=self.clock, progress=progress)
 
@@ -258,6 +265,134 @@ def test_a_file_with_a_secret_is_withheld_and_reported_until_it_is_mended(local:
     assert read_file(local.portal, "docs/lz-reference/cost.md") == b"# Cost\n"
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+def test_a_secret_is_found_in_any_encoding(local: World, encoding: str) -> None:
+    local.change("docs/cost.md", f"\u540dghp_{'a1B2' * 9}\r\n\nghp_{'a1B2' * 9}\r\n".encode(encoding))
+    local.sync()
+    assert local.not_synced() == {
+        "docs/cost.md": "contains what looks like a secret; remove it from the landing zone and revoke it"
+    }
+
+
+def test_a_secret_in_a_commits_message_or_author_is_not_kept(local: World) -> None:
+    token = "ghp_" + "a1B2" * 9
+    repository = pygit2.Repository(str(local.landing_zone))
+    before = head(local.landing_zone)
+    signature = pygit2.Signature(f"Me {token}", f"{token}@example.com", 0, 0)
+    repository.create_commit("refs/heads/main", signature, signature, f"Use {token}", before.tree_id, [before.id])
+    local.sync()
+
+    assert token not in str([local.rows(table) for table in schema.metadata.sorted_tables])
+    assert "Use [redacted]" in {row.subject for row in local.rows(schema.commits)}
+
+
+def letters(count: int, seed: int) -> str:
+    """Text that does not compress."""
+    return "".join(random.Random(seed).choices(string.ascii_letters, k=count))
+
+
+def test_a_path_that_no_index_takes_is_listed_and_one_that_just_fits_is_synced(world: World) -> None:
+    world.config = GitSyncConfig(mapping=[])
+    prefix = "docs/lz-reference/"
+    folders = "/".join(letters(90, seed) for seed in range(10))
+    fits = f"terraform/{folders}/"
+    fits += letters(1000 - len(prefix) - len(fits) - 3, 11) + ".tf"
+    long = [f"docs/{letters(200, seed)}/{'/'.join(letters(200, n) for n in range(20))}.md" for seed in range(2)]
+    commit_changes(
+        world.landing_zone,
+        {fits: f'variable "{chr(0x4E00) * 600}" {{}}\n'.encode(), **dict.fromkeys(long, b"# Long\n")},
+        message="Long paths",
+        at=NOW,
+    )
+    outcome = world.sync()
+
+    assert outcome.status is Status.SUCCESS
+    reasons = world.not_synced()
+    assert len(reasons) == 2
+    for path, reason in reasons.items():
+        assert len(path.encode()) <= 1000
+        assert path[:800] in (long[0][:800], long[1][:800])
+        assert "1000 are allowed" in reason
+    assert fits in {row.path for row in world.rows(schema.terraform_blocks)}
+    assert world.sync().items_changed == 0
+
+
+def test_a_file_that_is_too_large_is_not_loaded(local: World) -> None:
+    local.change("docs/big.bin", b"\0" * 20_000_000)
+    repository = pygit2.Repository(str(local.landing_zone))
+    mapping = Mapping(["docs/big.bin"], [])
+    tracemalloc.start()
+    try:
+        commit = str(head(local.landing_zone).id)
+        tree = read_source(repository, commit, mapping, max_file_bytes=1000, known={}, progress=silent)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    (file,) = tree.files
+    assert file.size == 20_000_000
+    assert "20000000 bytes" in str(file.reason)
+    assert peak < 5_000_000
+
+
+def test_an_empty_selection_deletes_nothing_until_a_person_does(local: World) -> None:
+    own = blobs(local.portal)
+    local.sync()
+    before = head(local.portal).id
+    local.config = GitSyncConfig(paths=["dosc/**"])
+    error = failure(local)
+    assert (error.reason, error.transient) == (Reason.INVALID, False)
+    assert "sync_layers.git_sync.paths" in str(error)
+    assert head(local.portal).id == before
+
+    removed = dict.fromkeys([MANIFEST_PATH, *(blobs(local.portal).keys() - own.keys())])
+    commit_changes(local.portal, removed, message="Start anew", at=NOW)
+    assert local.sync().items_synced == 0
+    assert blobs(local.portal) == own
+
+
+def test_a_file_that_breaks_its_reader_costs_only_its_own_rows(local: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    local.sync()
+    read_document = documents.read_document
+
+    def breaks(path: str, text: str, *, blob: str, commit: str) -> Document:
+        if path == "docs/cost.md":
+            raise IndexError("a defect")
+        return read_document(path, text, blob=blob, commit=commit)
+
+    changes = {"docs/cost.md": b"# Changed\n", "docs/glossary.md": b"# New glossary\n"}
+    commit_changes(local.landing_zone, changes, message="Change", at=NOW)
+    with monkeypatch.context() as patch:
+        patch.setattr(documents, "read_document", breaks)
+        for _ in range(2):
+            outcome = local.sync()
+            assert (outcome.status, outcome.from_cache) == (Status.PARTIAL, frozenset({"documents"}))
+            (error,) = outcome.errors
+            assert error.startswith("docs/cost.md: cannot be read (IndexError)")
+            titles = {row.path: row.title for row in local.rows(schema.documents)}
+            assert (titles["docs/cost.md"], titles["docs/glossary.md"]) == ("Cost", "New glossary")
+    assert read_file(local.portal, "docs/lz-reference/cost.md") == b"# Changed\n"
+
+    outcome = local.sync()
+    assert (outcome.status, outcome.from_cache) == (Status.SUCCESS, frozenset())
+    assert "Changed" in {row.title for row in local.rows(schema.documents)}
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]\n", "a: [unclosed\n"])
+def test_a_bad_pmo_yaml_is_no_new_governance(local: World, text: str) -> None:
+    local.sync()
+    before = local.rows(schema.governance)
+    local.change("pmo.yaml", text.encode())
+    outcome = local.sync()
+    assert (outcome.status, outcome.from_cache) == (Status.PARTIAL, frozenset({"governance"}))
+    assert local.rows(schema.governance) == before
+
+
+def test_odd_keys_of_pmo_yaml_are_kept(world: World) -> None:
+    world.change("pmo.yaml", b'"\\ud800": 1\n"a\\0b": .inf\n')
+    assert world.sync().status is Status.SUCCESS
+    assert sorted(str(row.value) for row in world.rows(schema.governance)) == ["1", "inf"]
+
+
 def test_an_invalid_pmo_yaml_keeps_the_rows_of_before_and_says_the_line(world: World) -> None:
     world.sync()
     before = world.rows(schema.governance)
@@ -303,7 +438,7 @@ def test_a_synced_file_that_was_edited_in_the_portal_is_restored(local: World) -
 
 
 def test_a_push_to_the_landing_zone_during_a_sync_is_not_missed(local: World) -> None:
-    moved = []
+    moved: list[str] = []
 
     def push_meanwhile(what: str, done: int, total: int | None) -> None:
         if what.startswith("updating the portal") and not moved:
@@ -332,6 +467,36 @@ def test_deliveries_that_were_pending_are_done_and_later_ones_are_not(world: Wor
     with world.store.read() as connection:
         assert [delivery.delivery_id for delivery in inbox.pending(connection)] == ["late"]
     assert {row.run_id for row in world.rows(schema.inbox)} == {"7", None}
+
+
+def test_a_push_is_settled_by_a_head_that_reaches_its_commit_or_when_it_has_waited_long(world: World) -> None:
+    def deliver(name: str, event: str, claim: str | None) -> None:
+        with world.store.write() as connection:
+            new = NewDelivery(name, name, event, "example/gcp-landing-zone", commit_claim=claim)
+            inbox.insert(connection, new, now=world.clock())
+
+    def pending() -> list[str]:
+        with world.store.read() as connection:
+            return [delivery.delivery_id for delivery in inbox.pending(connection)]
+
+    repository = pygit2.Repository(str(world.landing_zone))
+    behind = head(world.landing_zone).parent_ids[0]
+    newest = world.change("docs/cost.md", b"# Pushed\n")
+    repository.references["refs/heads/main"].set_target(behind)
+    deliver("older", "push", str(behind))
+    deliver("newest", "push", newest)
+    deliver("odd", "push", "a" * 64)
+    deliver("dispatch", "repository_dispatch", "b" * 40)
+    deliver("no claim", "push", None)
+    world.sync()
+    assert pending() == ["newest", "odd"]
+
+    repository.references["refs/heads/main"].set_target(newest)
+    world.sync()
+    assert pending() == ["odd"]
+    world.clock.advance(timedelta(minutes=5))
+    world.sync()
+    assert pending() == []
 
 
 class RacedMirror(Mirror):
@@ -381,15 +546,55 @@ def test_a_commit_that_was_pushed_before_a_crash_is_recorded_by_the_next_sync(lo
     assert len(local.rows(schema.documents)) == 16
 
 
-def test_rewritten_history_is_followed(local: World) -> None:
+def history(path: Path) -> set[str]:
+    return {str(commit.id) for commit in pygit2.Repository(str(path)).walk(head(path).id)}
+
+
+@pytest.mark.parametrize("fresh_mirror", [False, True])
+def test_rewritten_history_is_followed(local: World, fresh_mirror: bool) -> None:
     local.sync()
     repository = pygit2.Repository(str(local.landing_zone))
-    repository.references["refs/heads/main"].set_target(head(local.landing_zone).parent_ids[0])
+    repository.references["refs/heads/main"].set_target(str(repository.revparse_single("main~3").id))
     sha = local.change("docs/cost.md", b"# Another history\n")
+    if fresh_mirror:
+        shutil.rmtree(local.folder / "data" / "git")
     outcome = local.sync()
 
     assert outcome.details["commits"]["head"] == sha
     assert blobs(local.portal).items() >= expected(local.landing_zone).items()
+    assert (outcome.details["commits"]["new"], outcome.details["commits"]["dropped"]) == (1, 3)
+    assert {row.sha for row in local.rows(schema.commits)} == history(local.landing_zone)
+    assert local.sync().items_changed == 0
+
+
+def test_a_history_that_begins_anew_replaces_the_one_of_before(local: World) -> None:
+    local.sync()
+    repository = pygit2.Repository(str(local.landing_zone))
+    signature = pygit2.Signature("M", "m@example.com", 0, 0)
+    sha = repository.create_commit(None, signature, signature, "Anew", head(local.landing_zone).tree_id, [])
+    repository.references["refs/heads/main"].set_target(sha)
+    outcome = local.sync()
+
+    assert {row.sha for row in local.rows(schema.commits)} == {str(sha)}
+    assert outcome.details["commits"]["dropped"] == 14
+
+
+def test_an_old_branch_that_is_merged_brings_its_own_commits_alone(
+    local: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lz_sync_dagster.sync.git.history.FIRST_COMMITS", 5)
+    local.sync()
+    assert len(local.rows(schema.commits)) == 5
+    repository = pygit2.Repository(str(local.landing_zone))
+    before = head(local.landing_zone)
+    *_, root = repository.walk(before.id)
+    signature = pygit2.Signature("M", "m@example.com", root.commit_time, 0)
+    branch = repository.create_commit(None, signature, signature, "Old branch", root.tree_id, [root.id])
+    merge = repository.create_commit(None, signature, signature, "Merge", before.tree_id, [before.id, branch])
+    repository.references["refs/heads/main"].set_target(merge)
+
+    assert local.sync().details["commits"]["new"] == 2
+    assert {row.sha for row in local.rows(schema.commits)} >= {str(branch), str(merge)}
 
 
 def test_more_commits_than_the_first_read_takes_are_read_later_as_they_come(local: World) -> None:
@@ -456,8 +661,32 @@ def test_a_push_that_the_server_declines_is_one_line_and_not_tried_again(local: 
     assert local.rows(schema.synced_files) == []
 
 
+def test_a_race_that_the_server_notices_only_when_it_moves_the_branch_is_planned_anew(local: World) -> None:
+    repository = pygit2.Repository(str(local.portal))
+    before = head(local.portal)
+    other = commit_change(local.portal, "own-race.md", b"by hand", message="Race", at=NOW)
+    repository.references["refs/heads/main"].set_target(before.id)
+    hook = local.portal / "hooks" / "update"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\nif mkdir raced; then git update-ref refs/heads/main {other}; fi 2>/dev/null\n")
+    hook.chmod(0o755)
+    local.sync()
+
+    assert (local.portal / "raced").exists()
+    assert read_file(local.portal, "own-race.md") == b"by hand"
+    assert blobs(local.portal).items() >= expected(local.landing_zone).items()
+
+
+def test_what_a_hook_says_is_not_taken_for_a_race(local: World) -> None:
+    hook = local.portal / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho 'you should fetch first' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    assert failure(local).reason is Reason.PERMISSION_DENIED
+
+
 @contextmanager
-def http_server(status: int) -> Iterator[tuple[str, list[str | None]]]:
+def http_server(status: int, location: str = "") -> Iterator[tuple[str, list[str | None]]]:
     """A server that answers everything with one status and keeps the Authorization headers."""
     seen: list[str | None] = []
 
@@ -466,6 +695,8 @@ def http_server(status: int) -> Iterator[tuple[str, list[str | None]]]:
             seen.append(self.headers.get("Authorization"))
             self.send_response(status)
             self.send_header("Content-Length", "0")
+            if location:
+                self.send_header("Location", location + self.path)
             self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:
@@ -508,3 +739,41 @@ def test_a_token_reaches_the_server_and_nothing_else(local: World, status: int, 
     for form in (token, base64.b64encode(f"x-access-token:{token}".encode()).decode()):
         assert form not in repr(error) + str(error.__cause__)
         assert form.encode() not in written
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed_since_the_token_would_go_with_it(local: World, status: int) -> None:
+    with http_server(404) as (elsewhere, seen_elsewhere), http_server(status, f"http://{elsewhere}") as (address, seen):
+        error = failure(
+            local,
+            landing_zone=RepositoryConfig(url=f"http://{address}/example/lz.git"),
+            git_token=SecretStr("ghs_" + "T0ken" * 8),
+        )
+    assert seen
+    assert seen_elsewhere == []
+    assert not error.transient
+    assert "set landing_zone.url to the new address" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_refused"),
+    [
+        ("http://git.example.com/o/r.git", True),
+        ("HTTP://git.example.com/o/r.git", True),
+        ("http://localhost.example.com/o/r.git", True),
+        ("http://10.0.0.1:3000/o/r.git", True),
+        ("https://git.example.com/o/r.git", False),
+        ("http://localhost:3000/o/r.git", False),
+        ("http://127.0.0.1:3000/o/r.git", False),
+        ("http://[::1]:3000/o/r.git", False),
+        ("git@git.example.com:o/r.git", False),
+    ],
+)
+def test_a_token_is_not_sent_in_clear_text_over_a_network(tmp_path: Path, url: str, is_refused: bool) -> None:
+    config = RepositoryConfig(url=url)
+    Mirror(tmp_path, config, key="landing_zone", token=None)
+    if is_refused:
+        with pytest.raises(SyncError, match=r"landing_zone\.url: .*https://"):
+            Mirror(tmp_path, config, key="landing_zone", token=SecretStr("token"))
+    else:
+        Mirror(tmp_path, config, key="landing_zone", token=SecretStr("token"))

@@ -7,30 +7,39 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from google.cloud.asset_v1 import Asset, ContentType, ListAssetsRequest, ListAssetsResponse, Resource
+from google.cloud.asset_v1 import Asset, ListAssetsRequest, ListAssetsResponse, Resource
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
 
 from demo.asset_server import start_asset_server
 from demo.faults import Faults
 from demo.organization import ORGANIZATION, Organization
-from lz_sync_dagster.config import GoogleCloudConfig, Settings, load_settings
+from lz_sync_dagster.config import Settings, load_settings
 from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.compliance.controls import Controls, parse_controls
 from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.inventory import service
 from lz_sync_dagster.sync.inventory.service import sync_inventory
 from lz_sync_dagster.sync.inventory.views import infrastructure_state
 from lz_sync_dagster.sync.models import CoverageStatus, Status
 from lz_sync_dagster.sync.progress import silent
-from lz_sync_dagster.sync.runs import LayerOutcome, attempt, run_to_end
+from lz_sync_dagster.sync.runs import LayerOutcome, RetryLater, attempt, run_to_end
 from lz_sync_dagster.sync.store import Store, coverage, event_log
-from lz_sync_dagster.sync.store.schema import dead_letters, resource_versions, resources
+from lz_sync_dagster.sync.store.schema import dead_letters, layer_runs, resource_versions, resources
 from lz_sync_dagster.sync.timing import utcnow
 
 INSTANCE = "compute.googleapis.com/Instance"
 NETWORK = "compute.googleapis.com/Network"
+SUBNETWORK = "compute.googleapis.com/Subnetwork"
+FIREWALL = "compute.googleapis.com/Firewall"
+BUCKET = "storage.googleapis.com/Bucket"
 SQL = "sqladmin.googleapis.com/Instance"
 
 
@@ -190,11 +199,10 @@ def test_an_unknown_type_is_quarantined_and_the_others_are_read(
     assert existing(sqlite_store) == truth(world, read_types(settings) - {gap.asset_type})
 
 
-@pytest.mark.parametrize("fault", ["asset_quota", "asset_unavailable"])
 def test_a_transient_error_is_retried_and_only_what_failed_is_read_again(
-    fault: str, world: World, settings: Settings, sqlite_store: Store
+    world: World, settings: Settings, sqlite_store: Store
 ) -> None:
-    world.faults.on(fault)
+    world.faults.on("asset_unavailable")
     outcome, waits = sync(settings, sqlite_store)
     assert outcome.status is Status.SUCCESS
     assert waits
@@ -251,21 +259,27 @@ def test_the_day_lands_as_parquet_and_only_news_is_written(
     assert again.details["resources"]["parquet_files_written"] == 1, "coverage alone"
 
 
+class Served:
+    """A Cloud Asset server that answers what it is told to, for the networks of an organization."""
+
+    def __init__(self) -> None:
+        self.assets: dict[str, list[Asset]] = {}
+        self.refusals: dict[str, status_pb2.Status] = {}
+        self.calls: list[str] = []
+
+    def answer(self, request: ListAssetsRequest, context: grpc.ServicerContext) -> ListAssetsResponse:
+        (asset_type,) = request.asset_types
+        self.calls.append(asset_type)
+        if asset_type in self.refusals:
+            context.abort_with_status(rpc_status.to_status(self.refusals[asset_type]))
+        return ListAssetsResponse(read_time=datetime.now(UTC), assets=self.assets.get(asset_type, []))
+
+
 @pytest.fixture
-def nameless() -> Iterator[str]:
-    """A server that has one good network and one without a name; the endpoint."""
-
-    def list_assets(request: ListAssetsRequest, _context: grpc.ServicerContext) -> ListAssetsResponse:
-        response = ListAssetsResponse(read_time=datetime.now(UTC))
-        if list(request.asset_types) == [NETWORK] and request.content_type == ContentType.RESOURCE:
-            body = Resource(data={"password": "correct-horse"})
-            response.assets = [
-                Asset(name=f"//n/{name}" if name else "", asset_type=NETWORK, resource=body) for name in ("a", "")
-            ]
-        return response
-
+def served(tmp_path: Path) -> Iterator[tuple[Served, Settings]]:
+    served = Served()
     handler = grpc.unary_unary_rpc_method_handler(
-        list_assets, ListAssetsRequest.deserialize, ListAssetsResponse.serialize
+        served.answer, ListAssetsRequest.deserialize, ListAssetsResponse.serialize
     )
     with ThreadPoolExecutor(2) as pool:
         server = grpc.server(pool)
@@ -273,25 +287,251 @@ def nameless() -> Iterator[str]:
         server.add_generic_rpc_handlers((handlers,))
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
-        yield f"http://127.0.0.1:{port}"
+        yield (
+            served,
+            load_settings(
+                environ={
+                    "LZ_SYNC_GOOGLE_CLOUD__ASSET_ENDPOINT": f"http://127.0.0.1:{port}",
+                    "LZ_SYNC_SYNC_LAYERS__API_SYNC__SCOPES": f'["{ORGANIZATION}"]',
+                    "LZ_SYNC_SYNC_LAYERS__API_SYNC__ENDPOINTS": '["/vpcs"]',
+                    "LZ_SYNC_SYNC_LAYERS__API_SYNC__CONTENT_TYPES": '["RESOURCE"]',
+                    "LZ_SYNC_DATA_DIR": str(tmp_path),
+                }
+            ),
+        )
         server.stop(0).wait()
 
 
+def network(name: str, /, seconds: int = 1, **data: object) -> Asset:
+    body = Resource(data=data)
+    return Asset(name=name, asset_type=NETWORK, resource=body, update_time=Timestamp(seconds=seconds))
+
+
+def refusal(code: int, message: str, retry_after: int = 0) -> status_pb2.Status:
+    status = status_pb2.Status(code=code, message=message)
+    if retry_after:
+        delay = error_details_pb2.RetryInfo()
+        delay.retry_delay.seconds = retry_after
+        status.details.add().Pack(delay)
+    return status
+
+
+def kinds(store: Store) -> list[str]:
+    with store.read() as connection:
+        frames = event_log.after(connection, 0, limit=100)
+    return [frame.event_type.value for frame in frames if frame.event_type != "sync_status"]
+
+
+def gaps(store: Store) -> dict[str, tuple[CoverageStatus, Reason]]:
+    return {gap.asset_type: (gap.status, gap.reason) for gap in ledger(store).gaps}
+
+
 def test_an_asset_without_a_name_is_a_dead_letter_and_the_others_are_kept(
-    nameless: str, settings: Settings, store: Store
+    served: tuple[Served, Settings], store: Store
 ) -> None:
-    settings = settings.model_copy(update={"google_cloud": GoogleCloudConfig(asset_endpoint=nameless)})
+    server, settings = served
+    server.assets[NETWORK] = [network("//n/a"), network("", password="correct-horse")]
     for _ in range(2):
         outcome, _ = sync(settings, store)
         assert outcome.status is Status.PARTIAL
         assert outcome.errors[0].startswith(f"{NETWORK} in {ORGANIZATION}: 1 assets could not be used")
         assert existing(store) == {"//n/a"}
-    (gap,) = ledger(store).gaps
-    assert (gap.asset_type, gap.reason, gap.status) == (NETWORK, Reason.INVALID, CoverageStatus.PARTIAL)
+    assert gaps(store) == {NETWORK: (CoverageStatus.PARTIAL, Reason.INVALID)}
     with store.read() as connection:
         (letter,) = connection.execute(sa.select(dead_letters))
     assert "has no name" in letter.reason
     assert "correct-horse" not in letter.payload
+
+
+def test_from_the_second_pass_on_news_is_told_even_if_an_asset_is_never_usable(
+    served: tuple[Served, Settings], sqlite_store: Store
+) -> None:
+    server, settings = served
+    server.assets[NETWORK] = [network("//n/a"), network("")]
+    sync(settings, sqlite_store)
+    assert kinds(sqlite_store) == []
+    server.assets[NETWORK].append(network("//n/b"))
+    sync(settings, sqlite_store)
+    assert kinds(sqlite_store) == ["resource_created"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        network("//n/odd", seconds=10_413_792_000),
+        network("//n/odd", seconds=10**18),
+        network("//n/odd" + "d" * 2000),
+        network("//n/odd\x00"),
+    ],
+    ids=["year 2300", "no year", "long name", "NUL in the name"],
+)
+def test_an_odd_asset_costs_its_own_part_only(odd: Asset, served: tuple[Served, Settings], store: Store) -> None:
+    server, settings = served
+    server.assets[NETWORK] = [network("//n/a"), odd, network("//n/b")]
+    outcome, _ = sync(settings, store)
+    assert outcome.details["resources"]["unusable"] == 1
+    assert existing(store) == {"//n/a", "//n/b"}
+    assert gaps(store) == {NETWORK: (CoverageStatus.PARTIAL, Reason.INVALID)}
+    assert server.calls[-1] == FIREWALL
+    assert count(store, dead_letters) == 1
+
+
+def test_what_the_store_refuses_is_found_among_the_others(served: tuple[Served, Settings], store: Store) -> None:
+    odd = network("".join(chr(0x10000 + 7919 * n % 60000) for n in range(950)))  # more than an index entry holds
+    server, settings = served
+    server.assets[NETWORK] = [network(f"//n/{number}") for number in range(9)] + [odd]
+    outcome, _ = sync(settings, store)
+    refused = store.dialect == "postgresql"
+    assert outcome.status is (Status.PARTIAL if refused else Status.SUCCESS)
+    assert len(existing(store)) == 10 - refused
+    assert count(store, dead_letters) == refused
+    assert outcome.details["resources"]["created"] == 10 - refused
+
+
+def test_a_number_that_no_integer_holds_stays_one(served: tuple[Served, Settings], store: Store) -> None:
+    server, settings = served
+    server.assets[NETWORK] = [network("//n/a", huge=2.0**64)]
+    assert sync(settings, store)[0].status is Status.SUCCESS
+    again, _ = sync(settings, store)
+    assert (again.status, again.items_changed) == (Status.SUCCESS, 0)
+
+
+@pytest.mark.parametrize("defect", [RuntimeError, ValueError])
+def test_a_defect_costs_its_own_part_only(
+    defect: type[Exception],
+    served: tuple[Served, Settings],
+    sqlite_store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def evaluate(self: Controls, *asset: object) -> NoReturn:
+        raise defect("oops")
+
+    monkeypatch.setattr(Controls, "evaluate", evaluate)
+    server, settings = served
+    server.assets[NETWORK] = [network(f"//n/{number}") for number in range(25)]
+    outcome, _ = sync(settings, sqlite_store)
+    assert outcome.status is Status.PARTIAL
+    assert "please report this as a defect" in outcome.errors[0]
+    assert gaps(sqlite_store) == {NETWORK: (CoverageStatus.UNKNOWN, Reason.INTERNAL)}
+    assert count(sqlite_store, dead_letters) == 0
+
+
+def test_a_used_up_quota_ends_the_sync_and_its_wait_is_honoured(
+    served: tuple[Served, Settings], sqlite_store: Store
+) -> None:
+    server, settings = served
+    server.refusals = {
+        NETWORK: refusal(code_pb2.UNAVAILABLE, "try again"),
+        SUBNETWORK: refusal(code_pb2.RESOURCE_EXHAUSTED, "quota", retry_after=90),
+    }
+    with pytest.raises(SyncError):
+        sync(settings, sqlite_store)
+    with sqlite_store.read() as connection:
+        attempts = connection.scalar(sa.select(layer_runs.c.attempts))
+    assert attempts == 4
+    assert server.calls == [NETWORK, SUBNETWORK] * 4, "what comes after the quota is not asked for"
+    assert gaps(sqlite_store)[FIREWALL] == (CoverageStatus.UNKNOWN, Reason.QUOTA)
+
+    server.refusals = {}
+    assert sync(settings, sqlite_store)[0].status is Status.SUCCESS
+    server.refusals = {SUBNETWORK: refusal(code_pb2.RESOURCE_EXHAUSTED, "quota", retry_after=90)}
+    outcome, waits = sync(settings, sqlite_store)
+    assert (outcome.status, waits) == (Status.PARTIAL, [90, 90, 300])
+    assert gaps(sqlite_store) == {SUBNETWORK: (CoverageStatus.PARTIAL, Reason.QUOTA)}
+
+
+def test_the_longest_wait_that_is_asked_for_counts(served: tuple[Served, Settings], sqlite_store: Store) -> None:
+    server, settings = served
+    server.refusals = {
+        NETWORK: refusal(code_pb2.UNAVAILABLE, "try again"),
+        SUBNETWORK: refusal(code_pb2.RESOURCE_EXHAUSTED, "quota", retry_after=90),
+    }
+    with pytest.raises(RetryLater) as later:
+        attempt(
+            sqlite_store,
+            LayerId.API,
+            lambda run: sync_inventory(settings, sqlite_store, run, clock=utcnow, progress=silent),
+            triggered_by="test",
+            clock=utcnow,
+            holder="host:1:a",
+        )
+    assert later.value.wait == 90
+
+
+def test_what_an_earlier_attempt_changed_counts(served: tuple[Served, Settings], sqlite_store: Store) -> None:
+    server, settings = served
+    sync(settings, sqlite_store)
+    server.assets[NETWORK] = [network("//n/a")]
+    server.refusals[SUBNETWORK] = refusal(code_pb2.UNAVAILABLE, "try again")
+    outcome = run_to_end(
+        sqlite_store,
+        LayerId.API,
+        lambda run: sync_inventory(settings, sqlite_store, run, clock=utcnow, progress=silent),
+        triggered_by="test",
+        clock=utcnow,
+        sleep=lambda _: server.refusals.clear(),
+    )
+    assert (outcome.items_changed, outcome.details["resources"]["created"]) == (1, 1)
+
+
+def test_changed_controls_judge_what_did_not_change(
+    served: tuple[Served, Settings], sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, settings = served
+    server.assets[NETWORK] = [network("//n/a", name="plain", autoCreateSubnetworks=False)]
+    sync(settings, sqlite_store)
+    (file,) = Path(settings.raw_dir).glob("resources/snapshot_date=*/resources.parquet")
+    assert pq.read_table(file)["violation_count"].to_pylist() == [0]
+    policy = f"""
+framework: house-rules
+source: gate
+controls:
+  - id: "1.1"
+    title: Networks have good names
+    severity: low
+    asset_types: [{NETWORK}]
+    needs: [name]
+    passes: data.name != "plain"
+    message: "{{name}} has a plain name"
+"""
+    monkeypatch.setattr(service, "load_controls", lambda: parse_controls({"house.yaml": policy}))
+    sync(settings, sqlite_store)
+    assert kinds(sqlite_store) == ["policy_violated"]
+    assert pq.read_table(file)["violation_count"].to_pylist() == [1]
+
+
+def test_figures_rest_on_every_content_that_controls_look_at(
+    world: World, settings: Settings, sqlite_store: Store
+) -> None:
+    world.faults.denied_types, world.faults.denied_contents = ("storage.googleapis.com/",), ("IAM_POLICY",)
+    world.faults.on("asset_denied")
+    sync(settings, sqlite_store)
+    (file,) = Path(settings.raw_dir).glob("resources/snapshot_date=*/resources.parquet")
+    coverages = {(row["asset_type"], row["coverage"]) for row in pq.read_table(file).to_pylist()}
+    assert {status for kind, status in coverages if kind == BUCKET} == {"partial"}
+    assert {status for kind, status in coverages if kind != BUCKET} == {"complete"}
+
+
+def test_a_sync_that_fails_altogether_leaves_its_coverage_behind(
+    served: tuple[Served, Settings], sqlite_store: Store
+) -> None:
+    server, settings = served
+    sync(settings, sqlite_store)
+    for asset_type in (NETWORK, SUBNETWORK, FIREWALL):
+        server.refusals[asset_type] = refusal(code_pb2.PERMISSION_DENIED, "no")
+    with pytest.raises(SyncError):
+        sync(settings, sqlite_store)
+    (file,) = Path(settings.raw_dir).glob("coverage/snapshot_date=*/coverage.parquet")
+    assert pq.read_table(file)["status"].to_pylist() == ["partial"] * 3
+
+
+def test_a_scope_that_is_named_twice_is_read_once(served: tuple[Served, Settings], sqlite_store: Store) -> None:
+    server, settings = served
+    layers = settings.sync_layers
+    twice = layers.api_sync.model_copy(update={"scopes": [ORGANIZATION, ORGANIZATION]})
+    settings = settings.model_copy(update={"sync_layers": layers.model_copy(update={"api_sync": twice})})
+    sync(settings, sqlite_store)
+    assert server.calls == [NETWORK, SUBNETWORK, FIREWALL]
 
 
 def test_no_secret_reaches_the_store(world: World, settings: Settings, sqlite_store: Store) -> None:

@@ -29,7 +29,7 @@ from lz_sync_dagster.config import Settings
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.compliance.verdict import Outcome, Verdict
 from lz_sync_dagster.sync.errors import Reason, SyncError
-from lz_sync_dagster.sync.events import listener
+from lz_sync_dagster.sync.events import listener, subscription
 from lz_sync_dagster.sync.events.handler import ReceivedMessage, handle_batch
 from lz_sync_dagster.sync.events.listener import run_listener
 from lz_sync_dagster.sync.events.service import sync_events
@@ -38,7 +38,7 @@ from lz_sync_dagster.sync.progress import silent
 from lz_sync_dagster.sync.runs import LayerOutcome, run_to_end
 from lz_sync_dagster.sync.store import Store, dead_letters, event_log, layer_runs, messages
 from lz_sync_dagster.sync.store.messages import MessageOutcome
-from lz_sync_dagster.sync.store.schema import resources
+from lz_sync_dagster.sync.store.schema import listeners, resources
 from lz_sync_dagster.sync.timing import format_ns, utcnow
 from tests.conftest import until
 
@@ -273,6 +273,35 @@ def test_a_server_that_is_away_is_tried_again_and_then_given_up(
     assert isinstance(listening.error, SyncError)
     assert listening.error.transient
     assert health(sqlite_store).status is Status.FAILED
+
+
+def test_nothing_is_vouched_for_before_the_subscription_was_reached(
+    feed: Feed, sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = SyncError("is away", where="subscription", remedy="wait", reason=Reason.UNAVAILABLE)
+
+    def unreachable(subscription: Any) -> None:
+        raise away
+
+    real = subscription.check
+    monkeypatch.setattr(listener, "HEALTH_SECONDS", 0.2)
+    monkeypatch.setattr(listener, "check", unreachable)
+    with Listening(feed.settings, sqlite_store):
+        until(lambda: health(sqlite_store).errors)
+        assert (health(sqlite_store).status, health(sqlite_store).as_of) == (Status.FAILED, None)
+        with sqlite_store.read() as connection:
+            assert connection.scalars(sa.select(listeners.c.as_of)).all() == [None]
+        monkeypatch.setattr(listener, "check", real)
+        until(lambda: health(sqlite_store).status is Status.SUCCESS and health(sqlite_store).as_of)
+
+
+def test_a_message_that_nobody_can_use_does_not_stop_the_listener(feed: Feed, store: Store) -> None:
+    poison = temporal("bad").replace(b'"minute":0', b'"minute":' + b"[" * 600 + b"]" * 600)
+    with Listening(feed.settings, store):
+        feed.publish(temporal("a"), poison, b"[" * 2000, temporal("b"))
+        until(lambda: sum(counts(store).values()) == 4)
+    assert counts(store)[MessageOutcome.DEAD] == 2
+    assert feed.waiting() == []
 
 
 def test_while_the_store_fails_messages_are_kept_and_then_handled(

@@ -73,6 +73,17 @@ def test_a_wrong_key_is_one_line_on_stderr_and_exit_2(run: Run, tmp_path: Path) 
     assert line.startswith("error: sync_config.yaml:3: sync_layers.git_sync.frequency_minutes: is not a known key")
 
 
+def test_an_error_shows_no_secret(run: Run, tmp_path: Path) -> None:
+    wrong = "sync_layers: {api_sync: {page_size: {password: hunter2}}, pubsub: {enabled: ghp_%s}}\n" % ("a" * 36)
+    (tmp_path / "sync_config.yaml").write_text(wrong)
+    done = run("status")
+    assert done.returncode == 2
+    assert "hunter2" not in done.stderr
+    assert "ghp_" not in done.stderr
+    done = run("status", LZ_SYNC_STORE__URL="mysql://user:hunter2@db/x?token=hunter2")
+    assert "hunter2" not in done.stderr
+
+
 def test_every_mistake_has_its_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "sync_config.yaml").write_text("owner: me\nsync_layers: {api_sync: {page_size: 0}}\n")
     done = run("sync", "all")

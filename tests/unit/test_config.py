@@ -76,6 +76,10 @@ def test_the_shipped_file_names_every_layer_and_holds_the_defaults() -> None:
         ("sync_layers: 3\n", ":1: sync_layers: 3 is not allowed; allowed: a mapping of keys"),
         ("git_token: ghp_1\n", ":1: git_token: is a secret; set LZ_SYNC_GIT_TOKEN in the environment instead"),
         ("a: [\n", "is not valid YAML"),
+        ("owners: [\x01]\n", "is not valid YAML"),
+        ("1: x\n", ": 1: is not a known key; allowed: sync_layers"),
+        ("owners: []\nowners: []\n", ":2: owners: stands there twice; keep one"),
+        ("sync_layers: {api_sync: {scopes: [projects/my-id]}}\n", "'projects/my-id' is not allowed"),
         ("- a\n", "has a list at the top; allowed: a mapping with the key sync_layers"),
     ],
 )
@@ -94,11 +98,20 @@ def test_every_mistake_is_told(tmp_path: Path) -> None:
     assert len(caught.value.lines) == 3
 
 
+def test_a_mistake_shows_no_secret(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, "sync_layers: {pubsub: {enabled: 'https://u:hunter2@h', topic: [{token: hunter2}]}}\n")
+    assert len(caught.value.lines) == 2
+    assert "hunter2" not in str(caught.value)
+
+
 def test_the_environment_wins_and_its_mistakes_name_the_variable(tmp_path: Path) -> None:
     name = "LZ_SYNC_SYNC_LAYERS__GIT_SYNC__FREQUENCY_HOURS"
     assert load(tmp_path, DOCUMENT, **{name: "12"}).cadence(LayerId.GIT) == timedelta(hours=12)
     with pytest.raises(ConfigError, match=f"environment: {name}: 'x' is not allowed"):
         load(tmp_path, DOCUMENT, **{name: "x"})
+    with pytest.raises(ConfigError, match="environment: LZ_SYNC_OWNERS…: is not valid JSON"):
+        load(tmp_path, DOCUMENT, LZ_SYNC_OWNERS="team:x")
     with pytest.raises(ConfigError, match="environment: LZ_SYNC_TYPO: is not a setting"):
         load(tmp_path, DOCUMENT, LZ_SYNC_TYPO="1")
 

@@ -1,4 +1,4 @@
-with source as (
+with raw_lines as (
 
     select * from {{ source('billing', 'costs') }}
 
@@ -25,7 +25,7 @@ renamed as (
         cast(usage_end_time as {{ type_instant() }}) as usage_end_time,
         cast(export_time as {{ type_instant() }}) as export_time,
         cast(coverage as string) as coverage
-    from source
+    from raw_lines
 
 )
 

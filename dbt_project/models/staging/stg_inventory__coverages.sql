@@ -1,4 +1,4 @@
-with source as (
+with raw_lines as (
 
     select * from {{ source('inventory', 'coverage') }}
 
@@ -15,7 +15,7 @@ renamed as (
         cast(status as string) as coverage,
         cast(reason as string) as reason,
         cast(assets as bigint) as assets
-    from source
+    from raw_lines
 
 )
 

@@ -1,4 +1,4 @@
-with source as (
+with raw_lines as (
 
     select * from {{ source('inventory', 'findings') }}
 
@@ -17,7 +17,7 @@ renamed as (
         cast(asset_type as string) as asset_type,
         cast(project as string) as project_id,
         cast(opened_at as {{ type_instant() }}) as opened_at
-    from source
+    from raw_lines
 
 )
 

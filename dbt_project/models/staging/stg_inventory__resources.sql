@@ -1,4 +1,4 @@
-with source as (
+with raw_lines as (
 
     select * from {{ source('inventory', 'resources') }}
 
@@ -20,7 +20,7 @@ renamed as (
         cast(violation_count as bigint) as violation_count,
         cast(compliance_score as {{ type_ratio() }}) as compliance_score,
         cast(coverage as string) as coverage
-    from source
+    from raw_lines
 
 )
 

@@ -13,7 +13,7 @@ from lz_sync_dagster.config import Settings
 from lz_sync_dagster.defs.layer_sync import attempt_layer, layer_job, materializations
 from lz_sync_dagster.layers import LayerId, layer
 from lz_sync_dagster.sync.analytics import service, transform
-from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.progress import Progress
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
 from lz_sync_dagster.sync.store import Store
@@ -95,7 +95,7 @@ def analytics_models(
         invocation = dbt.cli(["build"], context=context, target_path=target, raise_on_error=False)
         events.extend(invocation.stream())
         if not invocation.is_successful():
-            raise _dbt_error(invocation)
+            raise dbt_error(invocation)
         return LayerOutcome(items_synced=len(context.selected_asset_keys), items_changed=0, as_of=clock())
 
     last = _is_last(context, _DAILY_METRICS)
@@ -154,20 +154,14 @@ def _changed_days(context: dg.AssetExecutionContext) -> int:
     return int(str(event.asset_materialization.metadata[_CHANGED_DAYS].value))
 
 
-def _dbt_error(invocation: DbtCliInvocation) -> SyncError:
-    """The first model or test that failed, with where to look."""
+def dbt_error(invocation: DbtCliInvocation) -> SyncError:
+    """The first model or test that failed, as `transform.failure` tells it."""
     try:
         results = invocation.get_artifact("run_results.json")["results"]
     except (FileNotFoundError, json.JSONDecodeError):
         results = []
     failed = [result for result in results if result["status"] in ("error", "fail", "runtime error")]
-    what = f"{failed[0]['status']}: {failed[0]['message']}" if failed else f"dbt ended early: {invocation.get_error()}"
-    busy = "lock on file" in what
-    return SyncError(
-        " ".join(what.split())[:600],
-        where=failed[0]["unique_id"] if failed else "dbt build",
-        remedy="wait until the process that has the warehouse open is done"
-        if busy
-        else "look at the failed test or model in Dagster, its compiled SQL lies below data_dir/dbt/target",
-        reason=Reason.CONFLICT if busy else Reason.INVALID,
-    )
+    if not failed:
+        return transform.failure("dbt ended early", where="dbt build", output=str(invocation.get_error()))
+    what = f"{failed[0]['status']}: {failed[0]['message']}"
+    return transform.failure(what, where=failed[0]["unique_id"], output="")

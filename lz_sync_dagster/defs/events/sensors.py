@@ -1,12 +1,14 @@
-"""The streaming sensor: a tick that keeps reading the event log and reports what it finds at once, without a run.
+"""The streaming sensor: a tick that waits for events and reports what it finds at once, without a run.
 
-Dagster starts ticks five seconds apart at best. This one lasts almost that long, so an event is on its asset's page
-in a fraction of a second.
+Dagster starts ticks five seconds apart at best. This one lasts almost that long, so the first event after a silence is
+on its asset's page in a fraction of a second. A tick that has reported ends: Dagster keeps each report for ever, so a
+busy feed makes one per asset and tick, however many events it has.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 import dagster as dg
@@ -14,24 +16,37 @@ import orjson
 
 from lz_sync_dagster.config import Settings
 from lz_sync_dagster.defs.configured import LAYER_TAG
+from lz_sync_dagster.defs.events.checks import evaluations
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.events.stream import Report, plan_reports, read_batches
+from lz_sync_dagster.sync.models import FeedFrame
 from lz_sync_dagster.sync.store import Store, listeners
 from lz_sync_dagster.sync.timing import Clock
 
 #: Short enough to be done when the daemon looks again, five seconds after it started the tick.
 TICK_SECONDS = 4.0
 _POLL_SECONDS = 0.2
-_CURSOR_VERSION = 1
+_NOUNS = ("feed_messages", "feed_events")
+_CURSOR_VERSION = 2
 #: A feed that has nothing to say is confirmed this often, as long as a listener is connected: silence is then
-#: knowledge.
+#: knowledge. The checks are made as often, beside a report.
 _CONFIRM_SECONDS = 150
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """What was reported: the last ``seq``, and the instants (Unix seconds) of the last report of both assets and
+    of the last checks."""
+
+    seq: int = 0
+    confirmed: float = 0.0
+    checked: float = 0.0
 
 
 @dg.sensor(
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Reads the event log for most of each tick and reports batches of events as they come, without a run.",
+    description="Waits for events for most of each tick, and reports those that came as one batch, without a run.",
 )
 def events_feed_sensor(
     context: dg.SensorEvaluationContext,
@@ -41,36 +56,40 @@ def events_feed_sensor(
 ) -> dg.SkipReason:
     if LayerId.PUBSUB in settings.disabled_layers:
         return dg.SkipReason("pubsub is switched off in the configuration")
-    seq, confirmed = read_cursor(context.cursor)
-    events = 0
-    for report in stream(store, seq, seconds=TICK_SECONDS, monotonic=time.monotonic, wait=threading.Event().wait):
-        context.instance.report_runless_asset_event(materialization(report))
-        events += report.count if report.noun == "feed_events" else 0
-        seq, confirmed = report.last_seq, clock().timestamp()
-        context.update_cursor(write_cursor(seq, confirmed))
-    as_of = _listener_as_of(store, clock())
-    if as_of is not None and clock().timestamp() - confirmed >= _CONFIRM_SECONDS:
-        for noun in ("feed_messages", "feed_events"):
-            context.instance.report_runless_asset_event(confirmation(noun, as_of))
-        confirmed = clock().timestamp()
-    context.update_cursor(write_cursor(seq, confirmed))
-    return dg.SkipReason(f"reported {events} events without a run; the log is read up to seq {seq}")
+    cursor = read_cursor(context.cursor)
+    frames = wait_for_events(
+        store, cursor.seq, seconds=TICK_SECONDS, monotonic=time.monotonic, wait=threading.Event().wait
+    )
+    reports = plan_reports(frames)
+    silent = [noun for noun in _NOUNS if noun not in {report.noun for report in reports}]
+    events: list[dg.AssetMaterialization | dg.AssetCheckEvaluation] = [materialization(report) for report in reports]
+    now = clock()
+    if frames:
+        cursor = replace(cursor, seq=frames[-1].seq)
+    if not silent:
+        cursor = replace(cursor, confirmed=now.timestamp())
+    elif now.timestamp() - cursor.confirmed >= _CONFIRM_SECONDS and (as_of := _listener_as_of(store, now)):
+        events += [confirmation(noun, as_of) for noun in silent]
+        cursor = replace(cursor, confirmed=now.timestamp())
+    if events and now.timestamp() - cursor.checked >= _CONFIRM_SECONDS:
+        events += evaluations(store, clock)
+        cursor = replace(cursor, checked=now.timestamp())
+    for event in events:
+        context.instance.report_runless_asset_event(event)
+    context.update_cursor(write_cursor(cursor))
+    return dg.SkipReason(f"reported {len(frames)} events without a run; the log is read up to seq {cursor.seq}")
 
 
-def stream(
+def wait_for_events(
     store: Store, seq: int, *, seconds: float, monotonic: Callable[[], float], wait: Callable[[float], object]
-) -> Iterator[Report]:
-    """Reports of everything logged after ``seq``, as it comes, for about ``seconds``."""
+) -> list[FeedFrame]:
+    """What was logged after ``seq``, as soon as there is something; nothing after about ``seconds`` of silence."""
     end = monotonic() + seconds
     while True:
         frames = read_batches(store, seq)
-        yield from plan_reports(frames)
-        if frames:
-            seq = frames[-1].seq
-        if monotonic() >= end:
-            return
-        if not frames:
-            wait(_POLL_SECONDS)
+        if frames or monotonic() >= end:
+            return frames
+        wait(_POLL_SECONDS)
 
 
 def materialization(report: Report) -> dg.AssetMaterialization:
@@ -93,18 +112,17 @@ def confirmation(noun: str, as_of: datetime) -> dg.AssetMaterialization:
     )
 
 
-def read_cursor(cursor: str | None) -> tuple[int, float]:
-    """The last reported ``seq`` and the instant (Unix seconds) of the last report; zeros for none, or for another
-    version's."""
+def read_cursor(cursor: str | None) -> Cursor:
+    """A sensor's cursor; the first one for none, or for another version's."""
     state = orjson.loads(cursor) if cursor else {}
-    if state.get("version") != _CURSOR_VERSION:
-        return 0, 0.0
-    return int(state["seq"]), float(state["confirmed"])
+    if state.pop("version", None) != _CURSOR_VERSION:
+        return Cursor()
+    return Cursor(**state)
 
 
-def write_cursor(seq: int, confirmed: float) -> str:
-    """The cursor of `read_cursor`."""
-    return orjson.dumps({"version": _CURSOR_VERSION, "seq": seq, "confirmed": confirmed}).decode()
+def write_cursor(cursor: Cursor) -> str:
+    """The text that `read_cursor` reads."""
+    return orjson.dumps({"version": _CURSOR_VERSION, **asdict(cursor)}).decode()
 
 
 def _listener_as_of(store: Store, now: datetime) -> datetime | None:

@@ -3,7 +3,7 @@
 Ticks are Dagster's own to keep: see ``retention`` in ``dagster.yaml``.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 import sqlalchemy as sa
@@ -31,21 +31,41 @@ def prune(
     context: dg.OpExecutionContext, config: Retention, store: dg.ResourceParam[Store], clock: dg.ResourceParam[Clock]
 ) -> dict[str, int]:
     now = clock()
+    removed = {"messages": _forget_messages(store, before=now - timedelta(days=config.messages))}
     with store.write() as connection:
-        removed = {
-            "messages": messages.prune(connection, before=now - timedelta(days=config.messages)),
+        removed |= {
             "dead_letters": dead_letters.prune(connection, before=now - timedelta(days=config.dead_letters)),
             "events": connection.execute(
                 sa.delete(event_log).where(event_log.c.recorded_at < now - timedelta(days=config.events))
             ).rowcount,
         }
     old = dg.RunsFilter(statuses=_FINISHED, created_before=now - timedelta(days=config.runs))
-    runs = context.instance.get_run_records(old, limit=_AT_ONCE, ascending=True)
-    for record in runs:
-        context.instance.delete_run(record.dagster_run.run_id)
-    removed["runs"] = len(runs)
+    runs = [record.dagster_run for record in context.instance.get_run_records(old, limit=_AT_ONCE, ascending=True)]
+    kept = {_newest_success(context.instance, job) for job in {run.job_name for run in runs}}
+    outdated = [run.run_id for run in runs if run.run_id not in kept]
+    for run_id in outdated:
+        context.instance.delete_run(run_id)
+    removed["runs"] = len(outdated)
     context.log.info(", ".join(f"{what}: {count} removed" for what, count in removed.items()))
     return removed
+
+
+def _forget_messages(store: Store, *, before: datetime) -> int:
+    """A transaction per part, so that nobody waits long for the store's writer."""
+    total = 0
+    while True:
+        with store.write() as connection:
+            removed = messages.prune(connection, before=before)
+        total += removed
+        if removed < messages.PRUNE_LIMIT:
+            return total
+
+
+def _newest_success(instance: dg.DagsterInstance, job: str) -> str | None:
+    """The run that says what the job's assets are now: without it they would look as if they were never made."""
+    success = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS])
+    newest = instance.get_run_records(success, limit=1)
+    return newest[0].dagster_run.run_id if newest else None
 
 
 @dg.job(description="Retention of the store and of Dagster's runs.")

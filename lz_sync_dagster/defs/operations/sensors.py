@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
+from lz_sync_dagster.config import Settings
 from lz_sync_dagster.layers import LAYERS, Layer
 from lz_sync_dagster.sync.store import Store
 from lz_sync_dagster.sync.store.alerts import raise_alert, resolve_alert
@@ -19,11 +20,14 @@ _SEVERITY = {"WARN": "warning", "FAIL": "critical"}
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Opens an alert when a layer's assets are older than their freshness policy allows, and resolves it "
-        "when they are fresh."
+        "when they are fresh. A layer that is switched off has no alert."
     ),
 )
 def operations_freshness_sensor(
-    context: dg.SensorEvaluationContext, store: dg.ResourceParam[Store], clock: dg.ResourceParam[Clock]
+    context: dg.SensorEvaluationContext,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[Store],
+    clock: dg.ResourceParam[Clock],
 ) -> dg.SkipReason:
     if context.repository_def is None:
         return dg.SkipReason("the definitions are not known to this tick")
@@ -32,13 +36,17 @@ def operations_freshness_sensor(
     said: list[str] = []
     with store.write() as connection:
         for layer in LAYERS:
+            subject = f"layer {layer.id}"
+            if layer.id in settings.disabled_layers:
+                if resolve_alert(connection, ALERT, subject, now=clock()):
+                    said.append(f"{subject}: switched off")
+                continue
             states = [
                 records[node.key].freshness_state
                 for node in specs
                 if node.group_name == layer.group and node.key in records
             ]
             worst = worst_state(states)
-            subject = f"layer {layer.id}"
             if worst in _SEVERITY:
                 message = f"{subject}: {late(layer, worst)}"
                 raise_alert(connection, ALERT, subject, severity=_SEVERITY[worst], message=message, now=clock())

@@ -47,7 +47,7 @@ def connect(settings: Settings) -> Any:
 
 def load_raw(settings: Settings, client: Any, *, progress: Progress = silent) -> int:
     """Load every day of raw data that changed since it was loaded last, each day's partition as a whole. Returns the
-    number of days.
+    number of days. A dataset that is there already is used as it is; a table that was dropped is loaded anew.
 
     Raises:
         SyncError: a file cannot be read, or BigQuery refuses.
@@ -56,18 +56,21 @@ def load_raw(settings: Settings, client: Any, *, progress: Progress = silent) ->
 
     raw = Folder(settings.raw_dir)
     loaded = _read_state(raw)
+    dataset = bigquery.Dataset(f"{client.project}.{settings.sync_layers.bigquery.dataset}")
+    dataset.location = settings.warehouse.location
     with _explained(settings):
-        dataset = bigquery.Dataset(f"{client.project}.{settings.sync_layers.bigquery.dataset}")
-        dataset.location = settings.warehouse.location
-        client.create_dataset(dataset, exists_ok=True)
+        present = _tables(client, dataset)
     stale: list[tuple[RawTable, str, list[str], str]] = []
     for table in TABLES:
+        target = f"{client.project}.{settings.sync_layers.bigquery.dataset}.{table.bigquery_table}"
+        if table.bigquery_table not in present:
+            loaded = {key: mark for key, mark in loaded.items() if not key.startswith(f"{target}/")}
         marks: dict[str, list[tuple[str, str]]] = {}
         for file in Folder(f"{settings.raw_dir}/{table.folder}").files(partition=table.partition):
             marks.setdefault(file.day.isoformat(), []).append((f"{table.folder}/{file.path}", file.mark))
         for day, files in sorted(marks.items()):
             mark = "\n".join(mark for _, mark in files)
-            if loaded.get(f"{table.folder}/{day}") != mark:
+            if loaded.get(f"{target}/{day}") != mark:
                 stale.append((table, day, [path for path, _ in files], mark))
     for number, (table, day, paths, mark) in enumerate(stale):
         progress("loading raw data into BigQuery", number, len(stale))
@@ -85,9 +88,20 @@ def load_raw(settings: Settings, client: Any, *, progress: Progress = silent) ->
             client.load_table_from_file(
                 io.BytesIO(content), f"{target}${day.replace('-', '')}", size=len(content), job_config=config
             ).result()
-        loaded[f"{table.folder}/{day}"] = mark
+        loaded[f"{target}/{day}"] = mark
         raw.write(STATE_FILE, json.dumps(loaded, indent=1, sort_keys=True).encode())
     return len(stale)
+
+
+def _tables(client: Any, dataset: Any) -> set[str]:
+    """Names of the dataset's tables. A dataset that is not there is made, which needs a right on the project."""
+    from google.api_core import exceptions
+
+    try:
+        client.get_dataset(dataset.reference)
+    except exceptions.NotFound:
+        client.create_dataset(dataset, exists_ok=True)
+    return {table.table_id for table in client.list_tables(dataset.reference)}
 
 
 def read_rows(settings: Settings, client: Any, mart: str, columns: list[str]) -> list[dict[str, Any]]:

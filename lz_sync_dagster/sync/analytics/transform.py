@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -154,7 +155,7 @@ def manifest_path() -> Path:
                 variables={},
             )
             if done.returncode != 0 or not (work / "manifest.json").is_file():
-                raise _failed("do not parse", where=str(project), output=done.stdout + done.stderr)
+                raise failure("do not parse", where=str(project), output=done.stdout + done.stderr)
             folder.mkdir(exist_ok=True)
             (work / "manifest.json").replace(manifest)
         finally:
@@ -178,14 +179,14 @@ def read_results(path: Path, done: subprocess.CompletedProcess[str]) -> BuildRes
     """
     output = done.stdout + done.stderr
     if not path.is_file():
-        raise _failed("dbt could not start", where="dbt build", output=output)
+        raise failure("dbt could not start", where="dbt build", output=output)
     document = json.loads(path.read_text(encoding="utf-8"))
     results = document["results"]
     for result in results:
         if result["status"] in ("error", "fail", "runtime error"):
-            raise _failed(f"{result['status']}: {result['message']}", where=_node(result["unique_id"]), output=output)
+            raise failure(f"{result['status']}: {result['message']}", where=_node(result["unique_id"]), output=output)
     if done.returncode != 0:
-        raise _failed("dbt failed", where="dbt build", output=output)
+        raise failure("dbt failed", where="dbt build", output=output)
     kinds = [result["unique_id"].partition(".")[0] for result in results]
     return BuildResult(
         models=kinds.count("model"),
@@ -200,12 +201,19 @@ def _node(unique_id: str) -> str:
     return f"dbt {kind.replace('_', ' ')} {rest.partition('.')[2]}"
 
 
-def _failed(what: str, *, where: str, output: str) -> SyncError:
+def failure(what: str, *, where: str, output: str) -> SyncError:
+    """A failed dbt as an error, transient if another attempt may cure it; whoever runs dbt, the rule is this one.
+
+    Args:
+        what: dbt's own status and message of the node that failed, or what failed before any node did.
+        where: the node, or ``dbt build``.
+        output: everything that dbt said.
+    """
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     if where == "dbt build" or what.startswith("do not parse"):
         told = [line for line in lines if "Error" in line or "error" in line] or lines[-1:]
         what = f"{what} ({' '.join(told)[:300]})"
-    transient = any(words in what or words in output for words in _TRANSIENT)
+    transient = not what.startswith("fail:") and any(words in what or words in output for words in _TRANSIENT)
     return SyncError(
         " ".join(what.split())[:600],
         where=where,
@@ -232,15 +240,28 @@ def _fingerprint(project: Path) -> str:
 
 
 def cache_dir() -> Path:
-    """This user's folder for parsed manifests, made if it is not there; below the temporary folder if the home
-    cannot be written.
+    """This user's folder for parsed manifests, made if it is not there; below the temporary folder if there is no
+    home, or none that can be written.
+
+    Raises:
+        SyncError: the folder below the temporary one is somebody else's, who could put anything there.
     """
     named = os.environ.get("XDG_CACHE_HOME")
-    home = Path(named) if named else Path("~/.cache").expanduser()
-    folder = home / "lz_sync_dagster" / "dbt"
     try:
+        home = Path(named) if named else Path("~/.cache").expanduser()
+        folder = home / "lz_sync_dagster" / "dbt"
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        folder = Path(tempfile.gettempdir()) / f"lz_sync_dagster-{os.getuid()}" / "dbt"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except (OSError, RuntimeError):  # RuntimeError: this user has no home
+        own = Path(tempfile.gettempdir()) / f"lz_sync_dagster-{os.getuid()}"
+        own.mkdir(mode=0o700, exist_ok=True)
+        found = own.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+            raise SyncError(
+                "is not this user's own folder",
+                where=str(own),
+                remedy="set XDG_CACHE_HOME to a folder that this user can write",
+                reason=Reason.PERMISSION_DENIED,
+            ) from None
+        folder = own / "dbt"
+        folder.mkdir(exist_ok=True)
     return folder

@@ -6,6 +6,8 @@ A control never passes for lack of data: a missing field, a redacted value or an
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +24,9 @@ from lz_sync_dagster.sync.errors import Reason, SyncError
 _FIELD = re.compile(r"\bdata\.([A-Za-z_]\w*)")
 _PORTS = re.compile(r"^(\d+)(?:-(\d+))?$")
 _MISSING = object()
+#: Counted up whenever an unchanged expression may say something else, e.g. with another meaning of a function.
+_LANGUAGE = 1
+_ON, _OFF = frozenset({"true", "yes", "y", "1"}), frozenset({"false", "no", "n", "0"})
 #: What CEL raises when the data has another shape than the expression expects.
 _UNDECIDABLE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 _NOT_ABOUT, _REDACTED = "not about this asset", "redacted"
@@ -61,12 +66,13 @@ class Control:
     """A control, compiled.
 
     ``needs`` holds for each requirement its alternatives, each a path. ``rule`` is the whole of it in one expression,
-    ``applies`` only what decides whether the control is about an asset.
+    ``applies`` only what decides whether the control is about an asset. ``text`` is its canonical form.
     """
 
     id: str
     framework: str
     source: str
+    text: str
     title: str
     severity: str
     asset_types: tuple[str, ...]
@@ -134,6 +140,12 @@ class Controls:
     def kinds(self) -> frozenset[tuple[str, str]]:
         """The (asset type, content type) that controls are about: what has to be read for them."""
         return frozenset(self._by_kind)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what the controls say, in any order: it differs where a verdict may."""
+        said = "\n".join([str(_LANGUAGE), *sorted(control.text for control in self.all)])
+        return hashlib.sha256(said.encode()).hexdigest()
 
     def about(self, asset_type: str, content_type: str) -> tuple[Control, ...]:
         """The controls about an asset type and content type."""
@@ -215,6 +227,7 @@ def _compile(file: str, policy: _PolicyFile, control: _Control) -> Control:
         id=control.id,
         framework=policy.framework,
         source=policy.source,
+        text=json.dumps([policy.framework, policy.source, control.model_dump(mode="json")], sort_keys=True),
         title=control.title,
         severity=control.severity,
         asset_types=tuple(control.asset_types),
@@ -222,7 +235,7 @@ def _compile(file: str, policy: _PolicyFile, control: _Control) -> Control:
         needs=tuple(tuple(tuple(path.split(".")) for path in need.split("|")) for need in control.needs),
         message=control.message,
         fields=frozenset(_FIELD.findall(expressions)),
-        calls={"covers": covers} if "covers(" in expressions else {},
+        calls={called: function for called, function in _FUNCTIONS.items() if f"{called}(" in expressions},
         applies=None if control.applies is None else cel.compile(control.applies),
         rule=cel.compile(rule),
     )
@@ -240,6 +253,20 @@ def covers(ports: str, port: float) -> bool:
         raise ValueError(f"{ports!r} is neither a port nor a range of ports")
     first = int(match[1])
     return first <= port <= int(match[2] or first)
+
+
+def switched(value: object) -> bool:
+    """Whether instance metadata switches something on, as Compute Engine reads it. Raises ``ValueError`` for text that
+    says neither."""
+    word = str(value).lower()
+    if word in _ON:
+        return True
+    if word in _OFF:
+        return False
+    raise ValueError(f"{value!r} is neither on nor off")
+
+
+_FUNCTIONS: Mapping[str, Any] = {"covers": covers, "switched": switched}
 
 
 def _at(data: Mapping[str, Any], path: tuple[str, ...]) -> Any:

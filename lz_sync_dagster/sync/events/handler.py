@@ -6,6 +6,7 @@ comes again is known by its id.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,17 +16,19 @@ import sqlalchemy as sa
 import structlog
 
 from lz_sync_dagster.layers import LayerId
-from lz_sync_dagster.sync.compliance.verdict import Evaluator
+from lz_sync_dagster.sync.compliance.verdict import Evaluator, Outcome, Verdict
 from lz_sync_dagster.sync.events.message import BadMessage, Welcome, parse_message, printable
-from lz_sync_dagster.sync.state.observation import Observation
+from lz_sync_dagster.sync.state.observation import Observation, Source, observe
 from lz_sync_dagster.sync.store import Store, assets, dead_letters, event_log, messages
 from lz_sync_dagster.sync.store.assets import Applied
 from lz_sync_dagster.sync.store.dead_letters import DeadLetter
 from lz_sync_dagster.sync.store.messages import HandledMessage, MessageOutcome
-from lz_sync_dagster.sync.timing import Clock
+from lz_sync_dagster.sync.timing import Clock, to_ns
 
 #: Messages that one transaction takes.
 BATCH = 500
+#: Classes of PostgreSQL's error codes that are about what is stored: data exceptions, and limits that it exceeds.
+_DATA_STATES = ("22", "54")
 
 log = structlog.get_logger(__name__)
 
@@ -94,8 +97,9 @@ def handle_batch(
 ) -> BatchResult:
     """Take a batch of messages into the store. When this returns, all of them may be acknowledged.
 
-    It is one transaction. Only if the store refuses what a message says (a number that no column holds, a character
-    that no text may have), the batch is halved until that message is found, and it becomes a dead letter.
+    It is one transaction. Only if what a message says cannot be stored (a number that no column holds, a value of a
+    type that no column takes, a defect of a control), the batch is halved until that message is found. If it fails
+    once more while the store takes another, it becomes a dead letter.
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the store does not work; nothing may be acknowledged.
@@ -106,9 +110,11 @@ def handle_batch(
         if not received or not _is_about_data(error):
             raise
         if len(received) == 1:
-            return _bury(store, subscription, received[0], error, clock=clock)
+            if not _store_works(store, subscription, clock=clock):
+                raise
+            return _handle_once_more(store, subscription, received[0], scopes=scopes, evaluate=evaluate, clock=clock)
         middle = len(received) // 2
-        log.warning("batch_is_halved", messages=len(received), error=str(error))
+        log.warning("batch_is_halved", messages=len(received), error=_kind(error))
         halves = (received[:middle], received[middle:])
         first, second = (
             handle_batch(store, subscription, half, scopes=scopes, evaluate=evaluate, clock=clock) for half in halves
@@ -159,16 +165,72 @@ def _handle(
 
 
 def _is_about_data(error: Exception) -> bool:
+    """Whether it may be the data that fails, and not the store. What the driver refuses never reached the server."""
     if isinstance(error, sa.exc.DBAPIError):
-        return isinstance(error, sa.exc.DataError)
+        if error.connection_invalidated:
+            return False
+        state = getattr(error.orig, "pgcode", None)
+        if state is not None:
+            return str(state).startswith(_DATA_STATES)
+        return isinstance(error, sa.exc.DataError | sa.exc.ProgrammingError | sa.exc.InterfaceError)
     if isinstance(error, sa.exc.SQLAlchemyError):
         return isinstance(error, sa.exc.StatementError)
-    return True
+    return not isinstance(error, MemoryError)
+
+
+class _Undone(Exception):
+    """Ends a transaction that was only tried."""
+
+
+def _store_works(store: Store, subscription: str, *, clock: Clock) -> bool:
+    """Whether the store takes a harmless message. Nothing of it stays."""
+    now = clock()
+    at = now.isoformat()
+    asset = {"name": "//probe", "assetType": "probe/Probe", "updateTime": at, "resource": {"data": {}}}
+    observation = observe(asset, scope="probe", observed_ns=to_ns(now), source=Source.FEED)
+    verdict = Verdict("0", "probe", "probe", "low", "probe", Outcome.FAIL, "probe")
+    try:
+        with store.write(exclusive=assets.LOCK) as connection:
+            messages.known(connection, subscription, ["probe"])
+            assets.apply(connection, [observation], layer=LayerId.PUBSUB, now=now, evaluate=lambda *_: [verdict])
+            dead_letters.add(connection, [DeadLetter(LayerId.PUBSUB, "probe", "probe", "probe", "")], now=now)
+            handled = HandledMessage("probe", MessageOutcome.OBSERVED, None)
+            messages.record(connection, "probe", [handled], now=now)
+            raise _Undone
+    except _Undone:
+        return True
+    except Exception as error:
+        log.error("store_does_not_work", error=_kind(error))
+        return False
+
+
+def _handle_once_more(
+    store: Store,
+    subscription: str,
+    message: ReceivedMessage,
+    *,
+    scopes: Sequence[str],
+    evaluate: Evaluator,
+    clock: Clock,
+) -> BatchResult:
+    try:
+        return _handle(store, subscription, [message], scopes=scopes, evaluate=evaluate, clock=clock)
+    except Exception as error:
+        if not _is_about_data(error):
+            raise
+        return _bury(store, subscription, message, error, clock=clock)
+
+
+def _kind(error: Exception) -> str:
+    """What an error is and where it arose; its text may quote the data."""
+    cause = getattr(error, "orig", None) or error
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    return type(cause).__name__ + "".join(f" in {frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in last)
 
 
 def _bury(store: Store, subscription: str, message: ReceivedMessage, error: Exception, *, clock: Clock) -> BatchResult:
-    reason = f"feed message cannot be stored: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    log.error("message_cannot_be_stored", subscription=subscription, message=message.id, error=type(error).__name__)
+    reason = f"feed message cannot be stored: {_kind(error)}"
+    log.error("message_cannot_be_stored", subscription=subscription, message=message.id, error=_kind(error))
     with store.write(exclusive=assets.LOCK) as connection:
         now = clock()
         if messages.known(connection, subscription, [message.id]):

@@ -75,6 +75,7 @@ class Listener:
         self._behind_at: datetime | None = None
         self._busy_until = time.monotonic()
         self._busy = False
+        self._checked = False
         self._total: int | None = None
         self._details: dict[str, dict[str, Any]] = {}
         self._stale_figures = True
@@ -112,6 +113,7 @@ class Listener:
             self._queue.put(message)
 
     def _watch(self, stop: threading.Event, stream: Any) -> None:
+        self._check()
         checked = reported = time.monotonic()
         while not stop.wait(_TICK_SECONDS):
             if self._failure is not None:
@@ -119,7 +121,7 @@ class Listener:
             if stream.done():
                 raise sync_error(stream.exception() or RuntimeError("the stream ended"), self._subscription.path)
             now = time.monotonic()
-            if now - checked >= CHECK_SECONDS:
+            if now - checked >= (CHECK_SECONDS if self._checked else HEALTH_SECONDS):
                 checked = now
                 self._check()
             if now - reported >= HEALTH_SECONDS or (self._total is None and self._caught_up()):
@@ -136,6 +138,9 @@ class Listener:
             log.warning("subscription_not_reached", error=str(error))
         else:
             self._trouble = None
+            if not self._checked:
+                self._checked = True
+                self._busy_until = time.monotonic()
 
     # --- the worker ---------------------------------------------------------------------------------------------------
 
@@ -198,8 +203,9 @@ class Listener:
     # --- health -------------------------------------------------------------------------------------------------------
 
     def _caught_up(self) -> bool:
+        """Whether nothing waits. Who never reached the subscription cannot say so."""
         quiet = time.monotonic() - self._busy_until >= QUIET_SECONDS
-        return not self._busy and self._queue.empty() and quiet
+        return self._checked and not self._busy and self._queue.empty() and quiet
 
     def _report(self) -> None:
         """Say how the layer is. While messages wait, its data is as old as the newest one that was handled."""
@@ -207,8 +213,8 @@ class Listener:
         now = self._clock()
         as_of = now if self._caught_up() else self._behind_at
         try:
+            self._refresh_figures()
             with self._store.write(exclusive=f"layer:{LayerId.PUBSUB}") as connection:
-                self._refresh_figures(connection)
                 beat = listeners.Listener(
                     self._holder, self._subscription.path, trouble is None, self._started_at, now, as_of
                 )
@@ -217,10 +223,11 @@ class Listener:
         except sa.exc.SQLAlchemyError as error:
             log.warning("health_not_written", error=str(error))
 
-    def _refresh_figures(self, connection: sa.Connection) -> None:
+    def _refresh_figures(self) -> None:
         if self._stale_figures or self._total is None:
             self._stale_figures = False
-            found = figures(connection, self._subscription.path)
+            with self._store.read() as connection:
+                found = figures(connection, self._subscription.path)
             self._total, self._details = found.total, found.details
 
     def _record(
@@ -242,12 +249,12 @@ class Listener:
         """Take the health back, unless another listener vouches for it."""
         line = str(error) if error is not None else "the listener was stopped: start 'lz-sync listen' again"
         now = self._clock()
+        self._stale_figures = True
         try:
+            self._refresh_figures()
             with self._store.write(exclusive=f"layer:{LayerId.PUBSUB}") as connection:
                 listeners.leave(connection, self._holder)
                 if listeners.working(connection, now=now, subscription=self._subscription.path) is None:
-                    self._stale_figures = True
-                    self._refresh_figures(connection)
                     self._record(connection, [line], now=now)
         except sa.exc.SQLAlchemyError as failed:
             log.warning("health_not_written", error=str(failed))
@@ -334,9 +341,10 @@ def _listen_once(
 def _record_failure(store: Store, line: str, *, clock: Clock) -> None:
     now = clock()
     try:
+        with store.read() as connection:
+            total = sum(messages.counts(connection).values())
         with store.write(exclusive=f"layer:{LayerId.PUBSUB}") as connection:
             if listeners.working(connection, now=now) is None:
-                total = sum(messages.counts(connection).values())
                 layer_runs.record_health(
                     connection,
                     LayerId.PUBSUB,

@@ -6,6 +6,8 @@ A feed publishes ``TemporalAsset`` as JSON, after a first message that is a plai
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +24,14 @@ from lz_sync_dagster.sync.state.observation import (
     scope_of,
     whole_numbers,
 )
-from lz_sync_dagster.sync.state.redaction import redact
+from lz_sync_dagster.sync.state.redaction import REDACTED, redact_any, redact_text
 from lz_sync_dagster.sync.timing import parse_ns
+
+#: Characters that are kept of a body that cannot be redacted by its structure.
+BEGINNING = 200
+_LOOKED_AT = 4_000
+#: A JSON string, complete or cut off; with its colon if it is a key.
+_JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?$)(\s*:)?', re.DOTALL)
 
 _WELCOME = "you have successfully configured"
 
@@ -81,6 +89,8 @@ def parse_message(data: bytes, attributes: Mapping[str, str], *, scopes: Sequenc
             return Welcome(text)
         hint = f" (attributes: {', '.join(sorted(attributes))})" if attributes else ""
         raise BadMessage(f"is not JSON: {error}{hint}") from error
+    except RecursionError as error:
+        raise BadMessage("is nested too deeply") from error
     if isinstance(document, str) and document.strip().lower().startswith(_WELCOME):
         return Welcome(document)
     if not isinstance(document, dict):
@@ -96,7 +106,7 @@ def _observations(document: Mapping[str, Any], asset: Mapping[str, Any], scopes:
     where = f"feed message of {name}" if isinstance(name, str) and name else "feed message"
     deleted = document.get("deleted", False)
     if not isinstance(deleted, bool):
-        raise BadMessage(f"has {deleted!r} for 'deleted'", where)
+        raise BadMessage("has a 'deleted' that is neither true nor false", where)
     prior = _mapping(document, "priorAsset", "prior_asset") or {}
     carried = _content_types(asset)
     gone = deleted
@@ -126,6 +136,8 @@ def _observations(document: Mapping[str, Any], asset: Mapping[str, Any], scopes:
         ]
     except InvalidAsset as error:
         raise BadMessage(error.what, error.where) from error
+    except RecursionError as error:
+        raise BadMessage("is nested too deeply", where) from error
 
 
 def _content_types(asset: Mapping[str, Any]) -> list[ContentType]:
@@ -154,7 +166,7 @@ def _observed_ns(document: Mapping[str, Any], asset: Mapping[str, Any], where: s
     try:
         return parse_ns(start)
     except (ValueError, TypeError) as error:
-        raise BadMessage(f"has an unreadable window ({error})", where) from error
+        raise BadMessage("has an unreadable window", where) from error
 
 
 def _mapping(document: Mapping[str, Any], *keys: str) -> Mapping[str, Any] | None:
@@ -172,11 +184,27 @@ def _first(mapping: Mapping[str, Any], *keys: str) -> Any:
 
 
 def printable(data: bytes) -> str:
-    """A message's body as a text without secrets, for the dead letters."""
+    """A message's body as a text without secrets, for the dead letters. Never raises.
+
+    JSON, and JSON line by line, is redacted by its structure. Of anything else only the length, the SHA-256 and the
+    beginning are kept; where that looks like JSON, without its values.
+    """
     try:
-        document = whole_numbers(orjson.loads(data))
-    except orjson.JSONDecodeError:
-        return data.decode("utf-8", errors="replace")
-    if isinstance(document, dict):
-        document = redact(document)[0]
-    return orjson.dumps(document).decode()
+        return orjson.dumps(redact_any(orjson.loads(data))).decode()
+    except (ValueError, TypeError, RecursionError):
+        pass
+    try:
+        documents = [redact_any(orjson.loads(line)) for line in data.splitlines() if line.strip()]
+        if documents:
+            return b"\n".join(map(orjson.dumps, documents)).decode()
+    except (ValueError, TypeError, RecursionError):
+        pass
+    return _outline(data)
+
+
+def _outline(data: bytes) -> str:
+    text = data[:_LOOKED_AT].decode("utf-8", errors="replace")
+    if text.lstrip()[:1] in ("{", "[", '"') or '":' in text:
+        text = _JSON_STRING.sub(lambda match: match[0] if match[1] else f'"{REDACTED}"', text)
+    beginning = redact_text(text)[:BEGINNING]
+    return f"{len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}, beginning with: {beginning}"

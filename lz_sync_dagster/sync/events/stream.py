@@ -12,7 +12,7 @@ from lz_sync_dagster.sync.models import EventType, FeedFrame
 from lz_sync_dagster.sync.store import Store, event_log
 
 #: Events that one report covers at most.
-BATCH = 1000
+BATCH = 10_000
 
 
 @dataclass(frozen=True, slots=True)

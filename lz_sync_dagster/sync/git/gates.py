@@ -17,6 +17,8 @@ from lz_sync_dagster.sync.git import markdown
 from lz_sync_dagster.sync.store.repository import Gate
 
 GATES_PATH = "ENFORCEMENT_GATES.md"
+#: Characters of a gate's id that are kept.
+MAX_ID = 128
 
 _COLUMNS = {
     "gate_id": ("id", "gate", "gate id", "#", "no", "no."),
@@ -50,7 +52,7 @@ def read_gates(path: str, text: str, commit: str) -> list[Gate]:
     tokens = markdown.parse(text)
     gates: dict[str, _Found] = {}
     for found in sorted((*_from_tables(tokens), *_from_sections(tokens)), key=lambda found: found.line):
-        key = _key(found.gate_id)
+        key = _key(found.gate_id[:MAX_ID])
         known = gates.get(key)
         if known is None:
             gates[key] = found
@@ -67,7 +69,7 @@ def read_gates(path: str, text: str, commit: str) -> list[Gate]:
         )
     return [
         Gate(
-            gate_id=found.gate_id[:128],
+            gate_id=found.gate_id[:MAX_ID],
             title=found.title,
             phase=found.details.get("phase"),
             severity=found.details.get("severity"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from datetime import date
 from itertools import islice
@@ -36,21 +37,26 @@ def read_governance(path: str, text: str, commit: str) -> list[GovernanceValue]:
         raise _invalid(path, 1, f"has a {type(document).__name__} at the top, not a mapping")
     if not document:
         return []
-    values = dict(islice(_leaves(document, ""), MAX_LEAVES + 1))
+    try:
+        values = dict(islice(_leaves(document, ""), MAX_LEAVES + 1))
+    except RecursionError as error:
+        raise _invalid(path, 1, "is nested too deeply, or has an alias within itself") from error
+    except ValueError as error:
+        raise _invalid(path, 1, "has a number that is too long") from error
     if len(values) > MAX_LEAVES:
         raise _invalid(path, 1, f"has more than {MAX_LEAVES} values")
-    return [GovernanceValue(key[:512], value, path, commit) for key, value in values.items()]
+    return [GovernanceValue(key, value, path, commit) for key, value in values.items()]
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict) and value:
         for name, inner in value.items():
-            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+            yield from _leaves(inner, f"{key}.{_clean(name)}" if key else _clean(name))
     elif isinstance(value, list) and value:
         for number, inner in enumerate(value):
             yield from _leaves(inner, f"{key}.{number}")
     else:
-        yield key, _json(value)
+        yield key[:512], _json(value)
 
 
 def _json(value: Any) -> Any:
@@ -58,8 +64,17 @@ def _json(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**63:
         return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, set):
+        return f"{{{', '.join(sorted(map(_clean, value)))}}}"
     if value is None or isinstance(value, int | float | list | dict):
         return value
+    return _clean(value)
+
+
+def _clean(value: Any) -> str:
+    """A value as text that every database takes."""
     return str(value).encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import heapq
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
 import pygit2
 
 from lz_sync_dagster.sync.git.plan import MANIFEST_PATH
+from lz_sync_dagster.sync.state.redaction import redact_text
 from lz_sync_dagster.sync.store.repository import CommitRecord, PortalCommit
 
 #: How far back the first sync reads.
@@ -21,17 +23,34 @@ ACTOR_TRAILER = "Triggered-By"
 _TRAILER = re.compile(r"^([A-Za-z\-]+): (.*)$", re.MULTILINE)
 
 
-def read_commits(repository: pygit2.Repository, head: str, known: Collection[str]) -> list[CommitRecord]:
-    """The commits that ``head`` reaches and ``known`` lacks, newest first.
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a new head changes: commits to keep, newest first, and ids of those that history has no more."""
 
-    The first time these are the newest `FIRST_COMMITS`. Later it is every new one, down to those that are known.
+    new: list[CommitRecord]
+    dropped: frozenset[str]
+
+
+def read_commits(repository: pygit2.Repository, head: str, known: Mapping[str, Sequence[str]]) -> History:
+    """Compare a head with the commits that are kept.
+
+    Args:
+        known: the commits that are kept, with their parents.
+
+    The first time, and if history was rewritten from the start, the newest `FIRST_COMMITS` are read. Later it is
+    every commit that ``head`` reaches and the heads of before did not, however old it is.
     """
-    found: list[CommitRecord] = []
-    for commit in _newest_first(repository, head, known):
-        if not known and len(found) == FIRST_COMMITS:
-            break
-        found.append(_record(commit))
-    return found
+    kept = known
+    if not all(reaches(repository, head, tip) for tip in _tips(known)):
+        reachable = {str(commit.id) for commit in repository.walk(pygit2.Oid(hex=head))}
+        kept = {sha: parents for sha, parents in known.items() if sha in reachable}
+    walker = repository.walk(pygit2.Oid(hex=head), pygit2.enums.SortMode.TIME)
+    for tip in _tips(kept):
+        walker.hide(pygit2.Oid(hex=tip))
+    # The walk goes by commit time: where clocks were far off, it also comes by commits that are hidden.
+    found = islice((commit for commit in walker if str(commit.id) not in kept), None if kept else FIRST_COMMITS)
+    new = [_record(commit) for commit in found]
+    return History(new, frozenset(known.keys() - kept.keys()))
 
 
 def read_portal_commits(
@@ -62,29 +81,26 @@ def read_portal_commits(
     return found
 
 
-def _newest_first(repository: pygit2.Repository, head: str, known: Collection[str]) -> Iterator[pygit2.Commit]:
-    first = repository[head].peel(pygit2.Commit)
-    queue = [(-first.commit_time, 0, first)]
-    seen = {first.id}
-    while queue:
-        _, _, commit = heapq.heappop(queue)
-        if str(commit.id) in known:
-            continue
-        yield commit
-        for parent in commit.parents:
-            if parent.id not in seen:
-                seen.add(parent.id)
-                heapq.heappush(queue, (-parent.commit_time, len(seen), parent))
+def reaches(repository: pygit2.Repository, head: str, commit: str) -> bool:
+    """Whether ``commit``, which may be unknown, is part of the history of ``head``."""
+    if len(commit) != len(head) or commit not in repository:
+        return False
+    return commit == head or repository.descendant_of(head, commit)
+
+
+def _tips(known: Mapping[str, Sequence[str]]) -> set[str]:
+    """The commits that are no parent of another: the heads of the syncs before."""
+    return known.keys() - {parent for parents in known.values() for parent in parents}
 
 
 def _record(commit: pygit2.Commit) -> CommitRecord:
     diff = _diff(commit)
-    message = _decode(commit.raw_message).strip()
+    message = redact_text(_decode(commit.raw_message)).strip()
     return CommitRecord(
         sha=str(commit.id),
         committed_at=_instant(commit),
-        author_name=_decode(commit.author.raw_name or b""),
-        author_email=_decode(commit.author.raw_email or b""),
+        author_name=redact_text(_decode(commit.author.raw_name or b"")),
+        author_email=redact_text(_decode(commit.author.raw_email or b"")),
         subject=message.splitlines()[0] if message else "",
         parents=[str(parent) for parent in commit.parent_ids],
         files_changed=diff.stats.files_changed,

@@ -7,6 +7,7 @@ host: it is in no URL, no argument, no file and no message.
 from __future__ import annotations
 
 import base64
+import ipaddress
 import os
 import re
 import shutil
@@ -34,7 +35,11 @@ _LOCKED = re.compile(r"Unable to create '.*\.lock'|cannot lock ref|unable to loc
 _BROKEN = re.compile(
     r"object file .* is empty|loose object .* is corrupt|bad object|invalid sha1 pointer", re.IGNORECASE
 )
-_LOST_RACE = re.compile(r"stale info|fetch first|non-fast-forward|\[rejected\]|failed to update ref|cannot lock ref")
+#: Of git's own lines about the branch only; what a hook prints has the prefix ``remote:``.
+_LOST_RACE = re.compile(
+    r"^\s*! .*(?:stale info|fetch first|non-fast-forward|\[rejected\]|failed to update ref|cannot lock ref)",
+    re.MULTILINE,
+)
 _REFUSED = re.compile(r"remote rejected|hook declined|protected branch", re.IGNORECASE)
 
 
@@ -51,6 +56,12 @@ class _Kind:
 
 
 _KINDS = (
+    _Kind(
+        re.compile(r"returned error: 30[12378]\b|unable to update url base from redirection", re.IGNORECASE),
+        "has moved: the server redirects to another address, which is not followed, since it would get the token",
+        "set {key}.url to the new address",
+        Reason.NOT_FOUND,
+    ),
     _Kind(
         re.compile(r"couldn't find remote ref|could not find remote branch|no such ref", re.IGNORECASE),
         "has no branch {branch!r}",
@@ -137,6 +148,14 @@ class Mirror:
                 remedy="set a URL and a branch name as git takes them",
                 reason=Reason.INVALID,
             )
+        parts = urlsplit(self._url)
+        if token is not None and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+            raise SyncError(
+                f"would send the token in clear text ({self.shown_url})",
+                where=f"{key}.url",
+                remedy="set it to an https:// URL",
+                reason=Reason.INVALID,
+            )
 
     @property
     def ref(self) -> str:
@@ -187,6 +206,8 @@ class Mirror:
             ["push", "--quiet", f"--force-with-lease={self.ref}:{expected}", "origin", f"{commit}:{self.ref}"]
         )
         if status != 0:
+            if _LOST_RACE.search(errors):
+                raise LostRace(_last_line(errors))
             if _REFUSED.search(errors):
                 raise SyncError(
                     f"refuses the push to {self.config.branch} ({_reason_line(errors)})",
@@ -194,8 +215,6 @@ class Mirror:
                     remedy="let the sync's account push to this branch, or set another branch",
                     reason=Reason.PERMISSION_DENIED,
                 )
-            if _LOST_RACE.search(errors):
-                raise LostRace(_last_line(errors))
             raise self._error(errors)
         self.open().references.create(self.ref, pygit2.Oid(hex=commit), force=True)
 
@@ -223,6 +242,7 @@ class Mirror:
 
     def _environment(self) -> dict[str, str]:
         options = [
+            ("http.followRedirects", "false"),
             ("http.lowSpeedLimit", "1000"),
             ("http.lowSpeedTime", str(STALL_SECONDS)),
             ("gc.autoDetach", "false"),
@@ -270,6 +290,13 @@ def hide_credentials(text: str) -> str:
     if parts is not None and parts.scheme and "@" in parts.netloc:
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     return re.sub(r"(?<=://)[^/\s@]+@", "", text)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _last_line(errors: str) -> str:

@@ -36,7 +36,8 @@ def publish(portal: Mirror, source: SourceTree, *, triggered_by: str, now: datet
     """Bring the portal repository to the landing zone's selected files.
 
     Raises:
-        SyncError: the remote cannot be reached or refuses; or others pushed each time (transient).
+        SyncError: the remote cannot be reached or refuses; nothing is selected although files were synced before; or
+            others pushed each time (transient).
     """
     for _ in range(MAX_PUSHES):
         head = portal.fetch()
@@ -44,6 +45,14 @@ def publish(portal: Mirror, source: SourceTree, *, triggered_by: str, now: datet
         tree = repository[head].peel(pygit2.Commit).tree
         present = entries_of(repository, tree)
         manifest = _manifest(repository, present, where=f"{MANIFEST_PATH} in {portal.shown_url}")
+        if manifest.files and not source.files:
+            raise SyncError(
+                f"selects no file, and {len(manifest.files)} files of the portal repository would be deleted",
+                where="sync_layers.git_sync.paths",
+                remedy="check it and the branch of the landing zone; if it is meant, delete these files and "
+                f"{MANIFEST_PATH} from the portal repository by hand",
+                reason=Reason.INVALID,
+            )
         plan = make_plan(source.files, manifest, present, commit=source.commit)
         added = sum(destination not in present for destination in plan.writes)
         counted = (plan, added, len(plan.writes) - added, len(plan.deletes))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
+
+import pygit2
+import structlog
 
 from lz_sync_dagster.config import RepositoryConfig, Settings
 from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.git import documents, gates, governance, runbooks, terraform
-from lz_sync_dagster.sync.git.history import read_commits, read_portal_commits
+from lz_sync_dagster.sync.git.history import reaches, read_commits, read_portal_commits
 from lz_sync_dagster.sync.git.mapping import Mapping
 from lz_sync_dagster.sync.git.mirror import Mirror
 from lz_sync_dagster.sync.git.plan import SourceFile
@@ -19,6 +23,7 @@ from lz_sync_dagster.sync.models import Status
 from lz_sync_dagster.sync.progress import Progress
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
 from lz_sync_dagster.sync.store import Store, inbox, repository
+from lz_sync_dagster.sync.store.inbox import Delivery
 from lz_sync_dagster.sync.store.repository import SyncedFile
 from lz_sync_dagster.sync.timing import Clock
 
@@ -26,6 +31,7 @@ from lz_sync_dagster.sync.timing import Clock
 #: own.
 MAX_ROUNDS = 5
 
+log = structlog.get_logger(__name__)
 
 Row = TypeVar("Row")
 
@@ -35,23 +41,27 @@ class _Changes:
     """What a round changed in the store."""
 
     commits: int = 0
+    dropped_commits: int = 0
     documents: int = 0
     governance: int = 0
     enforcement_gates: int = 0
     terraform_blocks: int = 0
     runbooks: int = 0
     errors: tuple[str, ...] = field(default=())
+    from_cache: frozenset[str] = field(default=frozenset())
 
     def after(self, earlier: _Changes) -> _Changes:
         """The sum of two rounds, with the errors of the later one."""
         return _Changes(
             commits=self.commits + earlier.commits,
+            dropped_commits=self.dropped_commits + earlier.dropped_commits,
             documents=self.documents + earlier.documents,
             governance=self.governance + earlier.governance,
             enforcement_gates=self.enforcement_gates + earlier.enforcement_gates,
             terraform_blocks=self.terraform_blocks + earlier.terraform_blocks,
             runbooks=self.runbooks + earlier.runbooks,
             errors=self.errors,
+            from_cache=self.from_cache,
         )
 
 
@@ -59,9 +69,8 @@ def sync_git(settings: Settings, store: Store, run: LayerRun, *, clock: Clock, p
     """Sync the landing-zone repository to the portal repository and to the store.
 
     ``items_synced``: files that the portal repository has from the landing zone. ``items_changed``: files written or
-    deleted there, and commits read. Partial if a file is withheld for a secret, or ``pmo.yaml`` or
-    ``ENFORCEMENT_GATES.md`` cannot be read (their rows of before stay). Deliveries that were pending before the head
-    was resolved are done afterwards.
+    deleted there, and commits read or dropped. Partial if a file is withheld for a secret or cannot be read (its rows
+    of before stay). Deliveries that were pending before the head was resolved are done afterwards; see `settled`.
 
     Raises:
         SyncError: a repository cannot be used; see `Mirror`.
@@ -77,7 +86,7 @@ def sync_git(settings: Settings, store: Store, run: LayerRun, *, clock: Clock, p
     pushed: str | None = None
     for _ in range(MAX_ROUNDS):
         with store.read() as connection:
-            deliveries = [delivery.id for delivery in inbox.pending(connection)]
+            pending = inbox.pending(connection)
             before = repository.files(connection)
         as_of = clock()
         progress("fetching the landing zone", 0, None)
@@ -88,6 +97,8 @@ def sync_git(settings: Settings, store: Store, run: LayerRun, *, clock: Clock, p
         progress("updating the portal repository", 0, None)
         published = publish(portal, tree, triggered_by=run.triggered_by, now=clock())
         progress("reading what changed", 0, None)
+        patience = timedelta(seconds=settings.sync_layers.webhook.timeout_seconds) / 2
+        deliveries = settled(tree.repository, head, pending, now=clock(), patience=patience)
         changes = _record(store, run, tree, published, portal, before, deliveries, clock).after(changes)
         added, modified, deleted = added + published.added, modified + published.modified, deleted + published.deleted
         restored += len(published.plan.restored)
@@ -100,14 +111,16 @@ def sync_git(settings: Settings, store: Store, run: LayerRun, *, clock: Clock, p
     synced = len(published.plan.manifest.files)
     return LayerOutcome(
         items_synced=synced,
-        items_changed=added + modified + deleted + changes.commits,
+        items_changed=added + modified + deleted + changes.commits + changes.dropped_commits,
         as_of=as_of,
         status=Status.PARTIAL if changes.errors else Status.SUCCESS,
         errors=changes.errors,
+        from_cache=changes.from_cache,
         details={
             "commits": {
                 "count": counts.commits,
                 "new": changes.commits,
+                "dropped": changes.dropped_commits,
                 "head": head,
                 "branch": settings.landing_zone.branch,
                 **_link(settings.landing_zone, head),
@@ -138,6 +151,23 @@ def sync_git(settings: Settings, store: Store, run: LayerRun, *, clock: Clock, p
     )
 
 
+def settled(
+    repository: pygit2.Repository, head: str, pending: Sequence[Delivery], *, now: datetime, patience: timedelta
+) -> list[Delivery]:
+    """The pending deliveries that a sync of ``head`` does what they ask for.
+
+    A push says which commit it made. If ``head`` does not reach that one, the remote has answered with an older state,
+    or the commit was pushed away since: the delivery waits for the next sync, but no longer than ``patience``.
+    """
+    claims = {delivery.commit_claim for delivery in pending if delivery.event == "push" and delivery.commit_claim}
+    missing = {claim for claim in claims if not reaches(repository, head, claim)}
+    return [
+        delivery
+        for delivery in pending
+        if delivery.event != "push" or delivery.commit_claim not in missing or now - delivery.received_at >= patience
+    ]
+
+
 def _record(
     store: Store,
     run: LayerRun,
@@ -145,7 +175,7 @@ def _record(
     published: Published,
     portal: Mirror,
     before: dict[str, SyncedFile],
-    deliveries: list[int],
+    deliveries: Sequence[Delivery],
     clock: Clock,
 ) -> _Changes:
     """Write everything that a round read, in one transaction: the tables and the deliveries never disagree."""
@@ -154,37 +184,66 @@ def _record(
     synced = {file.path: file for file in tree.files if file.path not in refused}
     changed = [file for path, file in synced.items() if _is_new(before.get(path), file)]
     gone = {path for path, row in before.items() if row.status == "synced" and path not in synced}
-    touched = {file.path for file in changed} | gone
-
-    def these(wanted: Callable[[str], bool]) -> tuple[set[str], list[SourceFile]]:
-        return {path for path in touched if wanted(path)}, [file for file in changed if wanted(file.path)]
-
-    document_paths, document_files = these(documents.is_document)
-    terraform_paths, terraform_files = these(terraform.is_terraform)
-    runbook_paths, runbook_files = these(runbooks.is_runbook)
-    new_documents = [
-        documents.read_document(file.path, tree.text(file), blob=file.entry.blob, commit=tree.commit)
-        for file in document_files
-    ]
-    new_blocks = [
-        block
-        for file in terraform_files
-        for block in terraform.read_terraform(file.path, tree.data(file), blob=file.entry.blob, commit=tree.commit)
-    ]
-    new_sections = [
-        section
-        for file in runbook_files
-        for section in runbooks.read_runbook(file.path, tree.text(file), commit=tree.commit)
-    ]
     errors = [f"{path}: {reason}" for path, reason in sorted(refused.items()) if reason == SECRET]
-    values = _read(tree, synced, governance.GOVERNANCE_PATH, governance.read_governance, errors)
-    found_gates = _read(tree, synced, gates.GATES_PATH, gates.read_gates, errors)
+    unread: set[str] = set()
+    from_cache: set[str] = set()
+
+    def these(
+        noun: str, wanted: Callable[[str], bool], reader: Callable[[SourceFile], Sequence[Row]]
+    ) -> tuple[set[str], list[Row]]:
+        """The paths whose rows are to be replaced, and the rows. A file that cannot be read is in neither."""
+        paths, found = {path for path in gone if wanted(path)}, list[Row]()
+        for file in changed:
+            if not wanted(file.path):
+                continue
+            read = _read(file, reader, errors)
+            if read is None:
+                unread.add(file.path)
+                from_cache.add(noun)
+            else:
+                paths.add(file.path)
+                found += read
+        return paths, found
+
+    def this(noun: str, path: str, reader: Callable[[str, str, str], Sequence[Row]]) -> Sequence[Row] | None:
+        """The rows of a file that has a table of its own: none if the file is gone, ``None`` if the rows of before
+        are to stay."""
+        if path in synced:
+            read = _read(synced[path], lambda file: reader(path, tree.text(file), tree.commit), errors)
+        else:
+            read = None if path in refused else []
+        if read is None:
+            from_cache.add(noun)
+        return read
+
+    document_paths, new_documents = these(
+        "documents",
+        documents.is_document,
+        lambda file: [documents.read_document(file.path, tree.text(file), blob=file.entry.blob, commit=tree.commit)],
+    )
+    terraform_paths, new_blocks = these(
+        "terraform_blocks",
+        terraform.is_terraform,
+        lambda file: terraform.read_terraform(file.path, tree.data(file), blob=file.entry.blob, commit=tree.commit),
+    )
+    runbook_paths, new_sections = these(
+        "runbooks",
+        runbooks.is_runbook,
+        lambda file: runbooks.read_runbook(file.path, tree.text(file), commit=tree.commit),
+    )
+    values = this("governance", governance.GOVERNANCE_PATH, governance.read_governance)
+    found_gates = this("enforcement_gates", gates.GATES_PATH, gates.read_gates)
+    for path in unread:  # not recorded as synced, so that the next sync reads it again
+        rows.pop(path)
+        if path in before:
+            rows[path] = before[path]
     with store.read() as connection:
         known, known_portal = repository.known_commits(connection), repository.known_portal_commits(connection)
-    new_commits = read_commits(tree.repository, tree.commit, known)
+    history = read_commits(tree.repository, tree.commit, known)
     new_portal_commits = read_portal_commits(portal.open(), published.head, known_portal, branch=portal.config.branch)
     with store.write(exclusive="git") as connection:
-        repository.add_commits(connection, new_commits)
+        repository.drop_commits(connection, history.dropped)
+        repository.add_commits(connection, history.new)
         repository.add_portal_commits(connection, new_portal_commits)
         repository.replace_files(connection, before, rows.values())
         repository.replace_documents(connection, document_paths, new_documents)
@@ -194,32 +253,32 @@ def _record(
         changed_gates = 0 if found_gates is None else repository.replace_gates(connection, found_gates)
         inbox.finish(connection, deliveries, run_id=str(run.number), now=clock())
     return _Changes(
-        commits=len(new_commits),
+        commits=len(history.new),
+        dropped_commits=len(history.dropped),
         documents=len(document_paths),
         governance=changed_values,
         enforcement_gates=changed_gates,
         terraform_blocks=len(terraform_paths),
         runbooks=len(runbook_paths),
         errors=tuple(errors),
+        from_cache=frozenset(from_cache),
     )
 
 
-def _read(
-    tree: SourceTree,
-    synced: dict[str, SourceFile],
-    path: str,
-    reader: Callable[[str, str, str], list[Row]],
-    errors: list[str],
-) -> list[Row] | None:
-    """The rows of a file that has a table of its own: none if the file is gone, ``None`` if the rows of before are to
-    stay."""
-    if path not in synced:
-        return None if any(file.path == path for file in tree.files) else []
+def _read(file: SourceFile, reader: Callable[[SourceFile], Sequence[Row]], errors: list[str]) -> Sequence[Row] | None:
+    """What a reader finds in a file, or ``None`` and a line in ``errors``: a file that breaks its reader costs only
+    its own rows."""
     try:
-        return reader(path, tree.text(synced[path]), tree.commit)
+        return reader(file)
     except SyncError as error:
         errors.append(str(error))
-        return None
+    except Exception as error:
+        log.exception("file_not_read", path=file.path)
+        errors.append(
+            f"{file.path}: cannot be read ({type(error).__name__}); what was known of it is kept; "
+            "please report this as a defect"
+        )
+    return None
 
 
 def _row(file: SourceFile, reason: str | None, commit: str, before: dict[str, SyncedFile]) -> SyncedFile:

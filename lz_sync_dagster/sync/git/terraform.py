@@ -76,7 +76,7 @@ def _block(node: tree_sitter.Node, path: str, offset: int, blob: str, commit: st
     return TerraformBlock(
         path=path,
         line=offset + node.start_point[0] + 1,
-        address=address[:512],
+        address=address.encode()[:512].decode("utf-8", "ignore"),
         block_type=block_type[:64],
         resource_type=resource_type[:256] if resource_type else None,
         name=name[:256] if name else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from lz_sync_dagster.sync.errors import Reason, SyncError
 #: The role that reads everything this layer asks for.
 VIEWER_ROLE = "roles/cloudasset.viewer"
 _API = "cloudasset.googleapis.com"
+#: What an argument that Google refuses is about, in its message or in the names of the fields that it names.
+_PAGE_TOKEN = re.compile(r"page[ _]token")
+_ASSET_TYPE = re.compile(r"asset[ _]?types?\b")
 
 
 def classify(error: google.GoogleAPICallError | google.RetryError, *, scope: str, asset_type: str) -> SyncError:
@@ -58,18 +62,26 @@ def classify(error: google.GoogleAPICallError | google.RetryError, *, scope: str
             retry_after=_retry_delay(error),
         )
     if isinstance(error, google.InvalidArgument | google.FailedPrecondition):
-        if "page token" in message.lower() or "page_token" in message.lower() or "token" in message.lower():
+        about = f"{message} {' '.join(_fields(error))}".lower()
+        if _PAGE_TOKEN.search(about):
             return SyncError(
                 f"the page token expired ({message})",
                 where=where,
                 remedy="the read starts anew",
                 reason=Reason.TOKEN_EXPIRED,
             )
+        if _ASSET_TYPE.search(about):
+            return SyncError(
+                f"the asset type is not known to Cloud Asset Inventory ({message})",
+                where=where,
+                remedy="drop the endpoint from sync_layers.api_sync.endpoints; the other types are read",
+                reason=Reason.UNKNOWN_TYPE,
+            )
         return SyncError(
-            f"the asset type is not known to Cloud Asset Inventory ({message})",
+            f"Cloud Asset Inventory refused the request ({message})",
             where=where,
-            remedy="drop the endpoint from sync_layers.api_sync.endpoints; the other types are read",
-            reason=Reason.UNKNOWN_TYPE,
+            remedy="check sync_layers.api_sync.scopes",
+            reason=Reason.INVALID,
         )
     if isinstance(error, google.NotFound):
         return SyncError(
@@ -106,6 +118,16 @@ def _error_info(error: Any) -> Mapping[str, str]:
         if type(detail).__name__ == "ErrorInfo":
             return {"reason": detail.reason, "domain": detail.domain}
     return {}
+
+
+def _fields(error: Any) -> list[str]:
+    """The fields that the ``google.rpc.BadRequest`` of an error names, as far as it carries one."""
+    return [
+        violation.field
+        for detail in getattr(error, "details", None) or ()
+        if type(detail).__name__ == "BadRequest"
+        for violation in detail.field_violations
+    ]
 
 
 def _retry_delay(error: Any) -> float | None:

@@ -7,7 +7,7 @@ always as a whole under a new name first: a reader sees the old file or the new 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,11 +16,12 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
+from lz_sync_dagster.sync.models import CoverageStatus
 from lz_sync_dagster.sync.progress import Progress
 from lz_sync_dagster.sync.store import Store
 from lz_sync_dagster.sync.store import coverage as coverage_ledger
 from lz_sync_dagster.sync.store.layer_runs import CACHE_TTL
-from lz_sync_dagster.sync.store.schema import coverage, findings, resources
+from lz_sync_dagster.sync.store.schema import coverage, findings, policy_sets, resources
 from lz_sync_dagster.sync.timing import from_ns
 
 _BATCH = 20_000
@@ -74,11 +75,14 @@ FINDINGS = pa.schema(
 )
 
 
-def export_inventory(store: Store, raw_dir: str, *, now: datetime, progress: Progress) -> int:
+def export_inventory(
+    store: Store, raw_dir: str, *, judged: Collection[tuple[str, str]], now: datetime, progress: Progress
+) -> int:
     """Write the partitions ``{resources,coverage,findings}/snapshot_date=<today>`` below ``raw_dir``.
 
     Args:
         raw_dir: a folder or a ``gs://`` prefix.
+        judged: the (asset type, content type) that controls are about: a resource's figures rest on all of its type.
         now: the instant of the export; its day (UTC) names the partition. Coverage is small and always written.
 
     Returns:
@@ -91,10 +95,10 @@ def export_inventory(store: Store, raw_dir: str, *, now: datetime, progress: Pro
         tables: list[tuple[str, pa.Schema, Iterable[dict[str, Any]]]] = [
             ("coverage", COVERAGE, _coverage_rows(connection, statuses, now))
         ]
-        fingerprint = _fingerprint(connection, statuses)
+        fingerprint = _fingerprint(connection, statuses, judged)
         if _fingerprint_of(filesystem, _path(base, "findings", day)) != fingerprint:
             tables += [
-                ("resources", RESOURCES, _resource_rows(connection, statuses)),
+                ("resources", RESOURCES, _resource_rows(connection, statuses, judged)),
                 ("findings", FINDINGS, _finding_rows(connection, now)),
             ]
         for done, (name, schema, rows) in enumerate(tables):
@@ -116,10 +120,12 @@ def _path(base: str, name: str, day: str) -> str:
     return f"{base}/{name}/snapshot_date={day}/{name}.parquet"
 
 
-def _fingerprint(connection: sa.Connection, statuses: Mapping[Any, Any]) -> bytes:
-    """What the picture depends on: the newest change of a resource, and the coverage."""
+def _fingerprint(connection: sa.Connection, statuses: Mapping[Any, Any], judged: Collection[tuple[str, str]]) -> bytes:
+    """What the picture depends on: the newest change of a resource, the controls, and the coverage."""
     changed_at = connection.scalar(sa.select(sa.func.max(resources.c.changed_at)))
-    return hashlib.sha256(repr((changed_at, sorted(statuses.items()))).encode()).hexdigest().encode()
+    controls = connection.scalars(sa.select(policy_sets.c.fingerprint)).all()
+    picture = repr((changed_at, controls, sorted(judged), sorted(statuses.items())))
+    return hashlib.sha256(picture.encode()).hexdigest().encode()
 
 
 def _fingerprint_of(filesystem: pafs.FileSystem, path: str) -> bytes | None:
@@ -179,9 +185,26 @@ def _coverage_rows(
         }
 
 
+def _figures_coverage(
+    statuses: Mapping[tuple[str, str, str], tuple[str, str | None]], judged: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    """By (scope, asset type): whether all that the figures of a resource rest on is known, of what is to be read."""
+    parts: dict[tuple[str, str], list[CoverageStatus]] = {}
+    for (scope, asset_type, content_type), (status, _) in statuses.items():
+        if content_type == "RESOURCE" or (asset_type, content_type) in judged:
+            parts.setdefault((scope, asset_type), []).append(CoverageStatus(status))
+    return {
+        key: coverage_ledger.of_counts({status: found.count(status) for status in CoverageStatus}, []).status.value
+        for key, found in parts.items()
+    }
+
+
 def _resource_rows(
-    connection: sa.Connection, statuses: dict[tuple[str, str, str], tuple[str, str | None]]
+    connection: sa.Connection,
+    statuses: dict[tuple[str, str, str], tuple[str, str | None]],
+    judged: Collection[tuple[str, str]],
 ) -> Iterator[dict[str, Any]]:
+    coverages = _figures_coverage(statuses, judged)
     read_times = {
         (row.scope, row.asset_type): row.complete_read_ns
         for row in connection.execute(sa.select(coverage).where(coverage.c.content_type == "RESOURCE"))
@@ -226,7 +249,7 @@ def _resource_rows(
             "controls_unknown": unknown,
             "violation_count": failed,
             "compliance_score": (decided - failed) / decided if decided else None,
-            "coverage": statuses.get((row.scope, row.asset_type, "RESOURCE"), ("unknown", None))[0],
+            "coverage": coverages.get((row.scope, row.asset_type), "unknown"),
         }
 
 

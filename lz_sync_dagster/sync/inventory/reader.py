@@ -6,6 +6,7 @@ data for the coverage ledger first.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,11 @@ from lz_sync_dagster.sync.timing import format_ns
 
 #: How often a part is read anew, with a new read time, because its page token expired.
 _MAX_RESTARTS = 2
+#: Doubles are exact integers below this.
+_EXACT = 2**53
+#: What converting an asset that is not of the expected form raises.
+_ODD = (ValueError, TypeError, OverflowError, RecursionError)
+_KEY_CAP = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +157,9 @@ def _page(response: Any, part: Part, read_ns: int, *, last: bool) -> Page:
     observations: list[Observation] = []
     unusable: list[Unusable] = []
     for index, asset in enumerate(response.assets):
-        body = asset_body(asset, content_type)
+        known = body = {"name": asset.name, "assetType": asset.asset_type}
         try:
+            body = asset_body(asset, content_type)
             observations.append(
                 observe(
                     body,
@@ -163,8 +170,20 @@ def _page(response: Any, part: Part, read_ns: int, *, last: bool) -> Page:
                 )
             )
         except InvalidAsset as error:
-            unusable.append(Unusable(f"{'/'.join(part)}#{body.get('name') or index}", error, body))
+            unusable.append(Unusable(letter_key(part, asset.name or str(index)), error, body))
+        except _ODD as error:
+            unfit = InvalidAsset(f"cannot be read ({type(error).__name__}: {error})", f"asset {asset.name[:80]!r}")
+            unusable.append(Unusable(letter_key(part, asset.name or str(index)), unfit, known))
     return Page(read_ns, observations, unusable, last)
+
+
+def letter_key(part: Part, name: str) -> str:
+    """What an asset of a part is called among the dead letters: text without NUL that fits, and no other's."""
+    key = f"{'/'.join(part)}#{name}"
+    if len(key) <= _KEY_CAP and "\x00" not in key:
+        return key
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return f"{key.replace(chr(0), '')[: _KEY_CAP - len(digest) - 1]}#{digest}"
 
 
 def asset_body(asset: Any, content_type: str) -> dict[str, Any]:
@@ -197,7 +216,7 @@ def _field(value: Any) -> Any:
         return value.string_value
     if kind == "number_value":
         number: float = value.number_value
-        return int(number) if number.is_integer() else number
+        return int(number) if number.is_integer() and abs(number) < _EXACT else number
     if kind == "bool_value":
         return value.bool_value
     if kind == "struct_value":

@@ -7,10 +7,11 @@ Parts are isolated: one that fails leaves its reason in the ledger and its last 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 import sqlalchemy as sa
+import structlog
 
 from lz_sync_dagster.config import ApiSyncConfig, Settings
 from lz_sync_dagster.layers import LayerId
@@ -18,23 +19,31 @@ from lz_sync_dagster.sync.compliance.controls import load_controls
 from lz_sync_dagster.sync.compliance.verdict import Evaluator
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.inventory.parquet import export_inventory
-from lz_sync_dagster.sync.inventory.reader import AssetReader, Page, make_client
+from lz_sync_dagster.sync.inventory.reader import AssetReader, Page, letter_key, make_client
 from lz_sync_dagster.sync.inventory.types import plan_parts
 from lz_sync_dagster.sync.models import CoverageStatus, Status
 from lz_sync_dagster.sync.progress import Progress
 from lz_sync_dagster.sync.retry import RETRY_WAITS
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
+from lz_sync_dagster.sync.state.observation import Observation
 from lz_sync_dagster.sync.state.redaction import redact
 from lz_sync_dagster.sync.state.reducer import Breaker, Part
-from lz_sync_dagster.sync.store import Store, assets, coverage, dead_letters, findings
+from lz_sync_dagster.sync.store import Store, assets, coverage, dead_letters, findings, reads, verdicts
 from lz_sync_dagster.sync.store.assets import Applied
 from lz_sync_dagster.sync.store.coverage import CoverageMark
 from lz_sync_dagster.sync.store.dead_letters import DeadLetter
 from lz_sync_dagster.sync.store.layer_runs import CACHE_TTL
 from lz_sync_dagster.sync.store.schema import coverage as coverage_table
+from lz_sync_dagster.sync.store.schema import layer_runs
 from lz_sync_dagster.sync.timing import Clock, from_ns, to_ns
 
+log = structlog.get_logger(__name__)
+
 _ORIGIN = "cloud_asset_inventory"
+#: More assets of one page than this are not odd assets: then the part fails.
+_MAX_REFUSED = 20
+#: Where the record of a run keeps what its attempts changed so far.
+_APPLIED = "applied_so_far"
 #: Assets that are not fresh while one part is served from its last good copy.
 _RESTS_ON_ALL_PARTS = frozenset({"resources", "findings", "infrastructure_state"})
 
@@ -66,33 +75,70 @@ def sync_inventory(
         raise SyncError(
             "names no scope to read",
             where="sync_layers.api_sync.scopes",
-            remedy="list organizations/NUMBER, folders/NUMBER or projects/ID",
+            remedy="list organizations/NUMBER, folders/NUMBER or projects/NUMBER",
             reason=Reason.INVALID,
         )
     plan = plan_parts(config.scopes, config.endpoints, config.content_types)
+    controls = load_controls()
+    verdicts.refresh(store, controls.fingerprint, controls.evaluate, layer=LayerId.API, now=clock())
     _open_ledger(store, plan.parts, now=clock())
-    tally = _Tally(proven=_proven_since(store, run.started_at) if run.attempt > 1 else set())
+    tally = _Tally()
+    if run.attempt > 1:
+        tally.proven, tally.applied = _proven_since(store, run.started_at), _applied_before(store, run)
     reader = AssetReader(
         make_client(settings.google_cloud.asset_endpoint),
         page_size=config.page_size,
         timeout_seconds=config.call_timeout_seconds,
     )
-    evaluate = load_controls().evaluate
     parts = [part for part in plan.parts if part not in tally.proven]
     try:
         for done, part in enumerate(parts):
             progress(f"reading {part[1]} {part[2].lower()} in {part[0]}", done, len(parts))
-            _read_part(store, reader, part, config, evaluate, tally, clock=clock)
+            _read_part(store, reader, part, config, controls.evaluate, tally, clock=clock)
+            if tally.errors and tally.errors[-1].reason is Reason.QUOTA:
+                _leave_unread(store, parts[done + 1 :], tally, clock=clock)
+                break
     finally:
         reader.close()
     progress("reading", len(parts), len(parts))
 
     transient = [error for error in tally.errors if error.transient]
     if transient and run.attempt <= len(RETRY_WAITS):
-        raise transient[0]
+        _keep_applied(store, run, tally.applied)
+        raise max(transient, key=lambda error: error.retry_after or 0.0)
+    written = export_inventory(store, settings.raw_dir, judged=controls.kinds, now=clock(), progress=progress)
     if tally.errors and len(tally.errors) == len(plan.parts):
         raise tally.errors[0]
-    return _outcome(settings, store, tally, clock=clock, progress=progress)
+    return _outcome(store, tally, written, now=clock())
+
+
+def _applied_before(store: Store, run: LayerRun) -> Applied:
+    """What the attempts of this sync before this one changed."""
+    with store.read() as connection:
+        details = connection.scalar(sa.select(layer_runs.c.details).where(layer_runs.c.id == run.number)) or {}
+    return Applied(**details.get(_APPLIED, {}))
+
+
+def _keep_applied(store: Store, run: LayerRun, applied: Applied) -> None:
+    with store.write() as connection:
+        connection.execute(
+            layer_runs.update().where(layer_runs.c.id == run.number).values(details={_APPLIED: asdict(applied)})
+        )
+
+
+def _leave_unread(store: Store, parts: list[Part], tally: _Tally, *, clock: Clock) -> None:
+    """Say of parts that they were not asked for, since the quota is used up. What was read once keeps its coverage."""
+    quota = tally.errors[-1]
+    for part in parts:
+        error = SyncError(
+            "was not read in this sync, since the quota is used up",
+            where=_where(part),
+            remedy=quota.remedy,
+            reason=Reason.QUOTA,
+            retry_after=quota.retry_after,
+        )
+        tally.errors.append(error)
+        _mark(store, part, error, clock=clock, only_unread=True)
 
 
 def _open_ledger(store: Store, parts: tuple[Part, ...], *, now: datetime) -> None:
@@ -130,7 +176,7 @@ def _read_part(
     clock: Clock,
 ) -> None:
     with store.read() as connection:
-        baseline = not assets.ledger(connection, part)
+        baseline = not reads.was_read(connection, part)
     names: set[str] = set()
     read_ns = unusable = 0
     try:
@@ -138,23 +184,50 @@ def _read_part(
             if page.read_ns != read_ns:
                 names, read_ns, unusable = set(), page.read_ns, 0
             names.update(observation.name for observation in page.observations)
-            unusable += len(page.unusable)
             tally.read += len(page.observations)
-            tally.applied += _apply_page(store, page, evaluate, announce=not baseline, clock=clock)
+            applied, refused = _apply_page(store, part, page, evaluate, announce=not baseline, clock=clock)
+            unusable += len(page.unusable) + refused
+            tally.applied += applied
+        _end_read(store, part, config, tally, names, unusable, read_ns=read_ns, clock=clock)
     except SyncError as error:
         tally.errors.append(error)
-        _mark(store, part, CoverageStatus.PARTIAL, error, clock=clock)
-        return
+        _mark(store, part, error, clock=clock)
+    except Exception as error:
+        log.exception("part_failed", scope=part[0], asset_type=part[1], content_type=part[2])
+        defect = SyncError(
+            f"{type(error).__name__}: {_first_line(error)}",
+            where=_where(part),
+            remedy="please report this as a defect; the other types are read",
+            reason=Reason.INTERNAL,
+        )
+        tally.errors.append(defect)
+        _mark(store, part, defect, clock=clock)
+
+
+def _end_read(
+    store: Store,
+    part: Part,
+    config: ApiSyncConfig,
+    tally: _Tally,
+    names: set[str],
+    unusable: int,
+    *,
+    read_ns: int,
+    clock: Clock,
+) -> None:
+    """Draw the conclusions of a read that reached the last page of a part."""
     tally.unusable += unusable
     if unusable:
         unfit = SyncError(
             f"{unusable} assets could not be used",
-            where=f"{part[1]} in {part[0]}",
+            where=_where(part),
             remedy="look at the dead letters; nothing of this type is deleted meanwhile",
             reason=Reason.INVALID,
         )
+        with store.write(exclusive=assets.LOCK) as connection:
+            reads.record_incomplete(connection, part, read_ns=read_ns, assets=len(names), now=clock())
         tally.errors.append(unfit)
-        _mark(store, part, CoverageStatus.PARTIAL, unfit, clock=clock)
+        _mark(store, part, unfit, clock=clock, was_read=True)
         return
     breaker = Breaker(config.mass_delete_share, config.mass_delete_minimum)
     now = clock()
@@ -171,29 +244,83 @@ def _read_part(
     if result.withheld:
         withheld = SyncError(
             f"{result.lost} of {result.known} assets vanished at once; nothing was deleted",
-            where=f"{part[1]} in {part[0]}",
+            where=_where(part),
             remedy="check the reader's access; if the deletion was meant, raise mass_delete_share for one sync",
             reason=Reason.BREAKER_OPEN,
         )
         tally.errors.append(withheld)
-        _mark(store, part, CoverageStatus.PARTIAL, withheld, clock=clock)
+        _mark(store, part, withheld, clock=clock)
 
 
-def _apply_page(store: Store, page: Page, evaluate: Evaluator, *, announce: bool, clock: Clock) -> Applied:
+def _apply_page(
+    store: Store, part: Part, page: Page, evaluate: Evaluator, *, announce: bool, clock: Clock
+) -> tuple[Applied, int]:
+    """Take a page into the state; what cannot be taken in becomes a dead letter.
+
+    Returns:
+        What changed, and how many observations the store refused.
+    """
     now = clock()
-    with store.write(exclusive=assets.LOCK) as connection:
-        letters = [
-            DeadLetter(LayerId.API, _ORIGIN, item.key, str(item.error), json.dumps(redact(item.payload)[0]))
-            for item in page.unusable
-        ]
-        dead_letters.add(connection, letters, now=now)
-        return assets.apply(
-            connection, page.observations, layer=LayerId.API, now=now, evaluate=evaluate, announce=announce
-        )
+    letters = [
+        DeadLetter(LayerId.API, _ORIGIN, item.key, str(item.error), json.dumps(redact(item.payload)[0]))
+        for item in page.unusable
+    ]
+    applied = Applied()
+    refused: list[DeadLetter] = []
+    batches = [page.observations]
+    while batches:
+        batch = batches.pop()
+        try:
+            with store.write(exclusive=assets.LOCK) as connection:
+                applied += assets.apply(
+                    connection, batch, layer=LayerId.API, now=now, evaluate=evaluate, announce=announce
+                )
+        except Exception as error:
+            if not _is_about_data(error) or len(refused) == _MAX_REFUSED:
+                raise
+            if len(batch) == 1:
+                refused.append(_refusal(part, batch[0], error))
+            else:
+                middle = len(batch) // 2
+                batches += [batch[middle:], batch[:middle]]
+    if letters or refused:
+        with store.write() as connection:
+            dead_letters.add(connection, letters + refused, now=now)
+    return applied, len(refused)
 
 
-def _mark(store: Store, part: Part, status: CoverageStatus, error: SyncError, *, clock: Clock) -> None:
-    """Write why a part is not known; a part that was never read completely is ``unknown``, not ``partial``."""
+def _is_about_data(error: Exception) -> bool:
+    """Whether the store refused what it was given, rather than failed."""
+    if isinstance(error, sa.exc.DBAPIError):
+        too_large = str(getattr(error.orig, "pgcode", None)).startswith("54")
+        return too_large or isinstance(error, sa.exc.DataError | sa.exc.ProgrammingError)
+    return isinstance(error, sa.exc.StatementError | ValueError | TypeError | OverflowError | RecursionError)
+
+
+def _refusal(part: Part, observation: Observation, error: Exception) -> DeadLetter:
+    said = error.orig if isinstance(error, sa.exc.StatementError) and error.orig is not None else error
+    return DeadLetter(
+        LayerId.API,
+        _ORIGIN,
+        letter_key(part, observation.name),
+        f"asset {observation.name}: the store refuses it ({type(said).__name__}: {_first_line(said)})",
+        json.dumps({"name": observation.name, "assetType": observation.asset_type, "data": observation.data}),
+    )
+
+
+def _where(part: Part) -> str:
+    return f"{part[1]} in {part[0]}"
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")
+
+
+def _mark(
+    store: Store, part: Part, error: SyncError, *, clock: Clock, was_read: bool = False, only_unread: bool = False
+) -> None:
+    """Write why a part is not known: ``partial`` if it ``was_read`` to its end now or completely once, else
+    ``unknown``. With ``only_unread`` a part that was read completely once keeps what is written of it."""
     with store.write() as connection:
         known = connection.scalar(
             sa.select(coverage_table.c.complete_read_ns).where(
@@ -202,14 +329,14 @@ def _mark(store: Store, part: Part, status: CoverageStatus, error: SyncError, *,
                 coverage_table.c.content_type == part[2],
             )
         )
-        if known is None and error.reason is not Reason.INVALID:
-            status = CoverageStatus.UNKNOWN
+        if known is not None and only_unread:
+            return
+        status = CoverageStatus.UNKNOWN if known is None and not was_read else CoverageStatus.PARTIAL
         gap = CoverageMark(*part, status, error.reason, error.what, error.remedy)
         coverage.mark(connection, [gap], now=clock())
 
 
-def _outcome(settings: Settings, store: Store, tally: _Tally, *, clock: Clock, progress: Progress) -> LayerOutcome:
-    now = clock()
+def _outcome(store: Store, tally: _Tally, written: int, *, now: datetime) -> LayerOutcome:
     with store.read() as connection:
         counts = assets.count_existing(connection)
         ledger = coverage.summary(connection, now=now, ttl=CACHE_TTL)
@@ -220,7 +347,6 @@ def _outcome(settings: Settings, store: Store, tally: _Tally, *, clock: Clock, p
                 sa.select(coverage_table).where(coverage_table.c.complete_read_ns.is_not(None))
             )
         }
-    written = export_inventory(store, settings.raw_dir, now=now, progress=progress)
     as_of = from_ns(min(read_ns.values())) if read_ns else now
     total = sum(counts.values())
     return LayerOutcome(

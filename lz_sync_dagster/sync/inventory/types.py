@@ -64,7 +64,8 @@ class Plan:
 
 
 def plan_parts(scopes: Sequence[str], endpoints: Sequence[str], content_types: Sequence[str]) -> Plan:
-    """What to read for a configuration. The order of ``ENDPOINTS`` holds, whatever the order of the configuration."""
+    """What to read for a configuration, each part once. The order of ``ENDPOINTS`` holds, whatever that of the
+    configuration."""
     chosen = [asset_type for endpoint, types in ENDPOINTS.items() if endpoint in endpoints for asset_type in types]
     carriers = {
         ContentType.RESOURCE: frozenset(chosen),
@@ -74,7 +75,7 @@ def plan_parts(scopes: Sequence[str], endpoints: Sequence[str], content_types: S
     return Plan(
         tuple(
             (scope, asset_type, content_type.value)
-            for scope in scopes
+            for scope in dict.fromkeys(scopes)
             for content_type in ContentType
             if content_type.value in content_types
             for asset_type in chosen

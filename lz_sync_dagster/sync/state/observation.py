@@ -39,6 +39,15 @@ class InvalidAsset(SyncError):
         )
 
 
+#: Doubles are exact integers up to here.
+_EXACT = 2**53
+#: The last instant that 64 bits of nanoseconds hold.
+_LAST_NS = 2**63 - 1
+#: What an index of the store takes; Google's names are far shorter.
+_LONGEST_NAME = 1024
+_LONGEST_TYPE = 128
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """What one source said of one asset.
@@ -100,7 +109,7 @@ def whole_numbers(value: Any) -> Any:
 
     Whoever makes an asset's JSON normalizes it, so that one content has one digest, whichever source tells it.
     """
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
         return int(value)
     if isinstance(value, Mapping):
         return {key: whole_numbers(item) for key, item in value.items()}
@@ -142,7 +151,11 @@ def observe(
         raise InvalidAsset("has no name", f"asset of type {asset_type or 'unknown'}")
     if not isinstance(asset_type, str) or not asset_type:
         raise InvalidAsset("has no asset type", f"asset {name}")
+    if len(name) > _LONGEST_NAME or len(asset_type) > _LONGEST_TYPE or "\x00" in name + asset_type:
+        raise InvalidAsset("has a name or type that is too long or not text", f"asset {name[:80]!r}…")
     resource = asset.get("resource") or {}
+    if not isinstance(resource, Mapping) or not isinstance(resource.get("location") or "", str):
+        raise InvalidAsset("has a resource that is not of Cloud Asset's form", f"asset {name}")
     iam_policy = _get(asset, "iamPolicy", "iam_policy")
     org_policy = _get(asset, "orgPolicy", "org_policy")
     if content_type is None:
@@ -165,12 +178,18 @@ def observe(
     try:
         update_ns = parse_ns(update_time) if update_time else observed_ns
     except (ValueError, TypeError) as error:
-        raise InvalidAsset(f"has an unreadable update time ({error})", f"asset {name}") from error
+        raise InvalidAsset("has an unreadable update time", f"asset {name}") from error
+    if not (0 <= update_ns <= _LAST_NS and 0 <= observed_ns <= _LAST_NS):
+        raise InvalidAsset("has an update time out of range", f"asset {name}")
     if deleted:
         update_ns = max(update_ns, observed_ns)
     redacted: tuple[str, ...] = ()
-    if data is not None:
-        data, redacted = redact(data)
+    try:
+        if data is not None:
+            data, redacted = redact(data)
+        digest = digest_of(data)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidAsset(f"has content that is not JSON ({type(error).__name__})", f"asset {name}") from error
     identifier = data.get("id") if data is not None and content_type is ContentType.RESOURCE else None
     return Observation(
         name=name,
@@ -185,7 +204,7 @@ def observe(
         ancestors=tuple(asset.get("ancestors") or ()),
         data=data,
         redacted=redacted,
-        digest=digest_of(data),
+        digest=digest,
         location=resource.get("location"),
         existed=existed,
     )

@@ -96,6 +96,11 @@ class _Step:
     #: An old version was seen again: the asset is there, with the newest content that is known.
     sighting: bool = False
 
+    @property
+    def moves_content(self) -> bool:
+        """Whether the row gets another content, or comes or goes."""
+        return self.change is not Change.NONE or self.row is None or self.row.digest != self.observation.digest
+
 
 def apply(
     connection: sa.Connection,
@@ -168,7 +173,7 @@ def _apply_round(
         replace(step, observation=replace(step.observation, data=old_data[_key(step)])) if step.sighting else step
         for step in steps
     ]
-    _keep_old_versions(connection, [step for step in steps if step.row is not None and step.change is not Change.NONE])
+    _keep_old_versions(connection, [step for step in steps if step.row is not None and step.moves_content])
     projects = _project_ids(connection, steps)
     judged: list[Judged] = []
     inserts: list[dict[str, Any]] = []
@@ -179,8 +184,8 @@ def _apply_round(
     for step in steps:
         observation, row = step.observation, step.row
         counts[step.change] += 1
-        if row is not None and step.change is Change.NONE:
-            touches.append(_touch(step))
+        if row is not None and not step.moves_content:
+            touches.append(_touch(step, projects))
             continue
         values = _values(step, projects, now)
         if not values["deleted"]:
@@ -189,7 +194,7 @@ def _apply_round(
                     observation.asset_type, observation.content_type.value, observation.name, observation.data or {}
                 )
             )
-            values |= _tally([verdict.outcome for verdict in verdicts])
+            values |= tally([verdict.outcome for verdict in verdicts])
             judged.append(_judged(observation, values, verdicts))
         elif row is not None:
             judged.append(_judged(observation, values, None))
@@ -203,11 +208,11 @@ def _apply_round(
         connection.execute(resources.insert(), inserts)
     if updates:
         _update(connection, updates)
-    if touches:
-        _update(connection, touches)
+    for same in _by_columns(touches):
+        _update(connection, same)
     for change in findings.record(connection, judged, now=now):
         if announce:
-            events.append(_finding_event(change, layer, now))
+            events.append(finding_event(change, layer, now))
     last_seq = event_log.append(connection, events, recorded_at=now)
     return Applied(
         created=counts[Change.CREATED] + counts[Change.RECREATED],
@@ -232,36 +237,45 @@ def _step(observation: Observation, row: sa.Row[Any] | None, ledgers: Mapping[Pa
 
     reads = ledgers[_part_of_row(row)]
     removed_by_absence = row.deleted and row.absent_ns is not None
-    seen_ns, observed_ns = row.seen_ns, row.observed_ns
-    if not row.deleted and row.absent_ns is None and reads:
-        seen_ns, observed_ns = max(seen_ns, reads[0]), max(observed_ns, reads[0])
+    seen_ns, observed_ns = _effective(row, reads)
     order = (row.update_ns, observed_ns, row.deleted and not removed_by_absence, row.digest)
     news = change_of(Known(order, row.resource_id, not row.deleted), observation)
     if news is None:
         if observation.deleted or observation.observed_ns <= seen_ns or order[2]:
             return None
         absent_ns, gone = _absence(row.update_ns, observation.observed_ns, reads)
-        if gone == row.deleted and absent_ns == row.absent_ns:
-            return None
         revived = Change.CREATED if row.deleted and not gone else Change.NONE
-        known = replace(observation, update_ns=row.update_ns, observed_ns=row.observed_ns, digest=row.digest)
+        known = replace(observation, update_ns=row.update_ns, observed_ns=observed_ns, digest=row.digest)
         return _Step(known, row, revived, gone, absent_ns, observation.observed_ns, sighting=True)
-    change = news
-    if (
-        change is Change.NONE
-        and observation.source is Source.SNAPSHOT
-        and not row.deleted
-        and row.absent_ns is None
-        and observation.update_ns == row.update_ns
-    ):
+    if news is Change.NONE and observation.source is Source.SNAPSHOT and _is_confirmed_by(observation, row):
         return None
     if observation.deleted:
-        return _Step(observation, row, change, False, None, seen_ns)
+        return _Step(observation, row, news, False, None, seen_ns)
     seen_ns = max(seen_ns, observation.observed_ns)
-    absent_ns, gone = _absence(observation.update_ns, seen_ns, reads)
+    absent_ns, gone = _absence(observation.update_ns, seen_ns, ledgers[_part(observation)])
     if gone:
-        change = Change.NONE if row.deleted else Change.DELETED
-    return _Step(observation, row, change, gone, absent_ns, seen_ns)
+        news = Change.NONE if row.deleted else Change.DELETED
+    return _Step(observation, row, news, gone, absent_ns, seen_ns)
+
+
+def _effective(row: sa.Row[Any], reads: tuple[int, ...]) -> tuple[int, int]:
+    """When a row was last seen, and when its content was: a row that is there, not marked absent and not written
+    since, was in the newest complete read with the content that it has.
+    """
+    if row.deleted or row.absent_ns is not None or not reads or row.seen_ns >= reads[0]:
+        return row.seen_ns, row.observed_ns
+    return reads[0], max(row.observed_ns, reads[0])
+
+
+def _is_confirmed_by(observation: Observation, row: sa.Row[Any]) -> bool:
+    """Whether a snapshot shows a row just as it is: then nothing is written, and the complete read vouches for it."""
+    return (
+        not row.deleted
+        and row.absent_ns is None
+        and observation.update_ns == row.update_ns
+        and _part(observation) == _part_of_row(row)
+        and list(observation.ancestors) == row.ancestors
+    )
 
 
 def _absence(update_ns: int, seen_ns: int, reads: tuple[int, ...]) -> tuple[int | None, bool]:
@@ -283,7 +297,7 @@ def _key(step: _Step) -> tuple[str, str]:
     return (step.observation.name, step.observation.content_type.value)
 
 
-_CURRENT = [column for column in resources.c if column.name not in ("data", "ancestors", "redacted")]
+_CURRENT = [column for column in resources.c if column.name not in ("data", "redacted")]
 
 
 def _current(connection: sa.Connection, batch: list[Observation]) -> dict[tuple[str, str], sa.Row[Any]]:
@@ -430,10 +444,18 @@ def _values(step: _Step, projects: Mapping[str, str], now: datetime) -> dict[str
     }
 
 
-def _touch(step: _Step) -> dict[str, Any]:
-    """The columns that move on while the content stays."""
-    observation = step.observation
-    return {
+def _touch(step: _Step, projects: Mapping[str, str]) -> dict[str, Any]:
+    """The columns that move on while the content stays. An old version that was seen again tells no new place."""
+    observation, row = step.observation, step.row
+    place: dict[str, Any] = {}
+    if not step.sighting and observation.ancestors:
+        place = {
+            "b_asset_type": observation.asset_type,
+            "b_scope": observation.scope,
+            "b_project": _project(observation, projects) or (row.project if row is not None else None),
+            "b_ancestors": list(observation.ancestors),
+        }
+    return place | {
         "b_name": observation.name,
         "b_content_type": observation.content_type.value,
         "b_deleted": observation.deleted or step.gone,
@@ -443,6 +465,13 @@ def _touch(step: _Step) -> dict[str, Any]:
         "b_absent_ns": step.absent_ns,
         "b_digest": observation.digest,
     }
+
+
+def _by_columns(rows: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
+    groups: dict[frozenset[str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[frozenset(row)].append(row)
+    return groups.values()
 
 
 def _update(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
@@ -473,7 +502,8 @@ def _display_name(name: str, data: Mapping[str, Any]) -> str:
     return name.rsplit("/", 1)[-1]
 
 
-def _tally(outcomes: list[Outcome]) -> dict[str, int]:
+def tally(outcomes: list[Outcome]) -> dict[str, int]:
+    """The columns of ``resources`` that count verdicts."""
     unknown = outcomes.count(Outcome.UNKNOWN)
     return {
         "controls_decided": len(outcomes) - unknown,
@@ -521,7 +551,8 @@ def _event(step: _Step, values: Mapping[str, Any], layer: LayerId, old: Any) -> 
     )
 
 
-def _finding_event(change: FindingChange, layer: LayerId, now: datetime) -> NewEvent:
+def finding_event(change: FindingChange, layer: LayerId, now: datetime) -> NewEvent:
+    """What the feed tells of a finding that was opened or resolved."""
     violation = change.violation
     data: dict[str, Any] = {
         "control": violation.control,
@@ -571,23 +602,18 @@ def complete_read(
     query = sa.select(*_CURRENT).where(here).execution_options(yield_per=5000)
     known = 0
     marks: list[dict[str, Any]] = []
-    seen_again: list[dict[str, Any]] = []
     lost: list[sa.Row[Any]] = []
     later = newest_reads(reads, read_ns)
     for row in connection.execute(query):
         known += 1
         if row.name in names:
-            if row.absent_ns is not None:
-                seen_again.append(_mark(row, None, max(row.seen_ns, read_ns)))
             continue
-        seen_ns = row.seen_ns
-        if row.absent_ns is None and reads and reads[0] < read_ns:
-            seen_ns = max(seen_ns, reads[0])
+        seen_ns, observed_ns = _effective(row, reads)
         absent_ns, gone = _absence(row.update_ns, seen_ns, later)
         if gone:
             lost.append(row)
         elif absent_ns is not None:
-            marks.append(_mark(row, absent_ns, seen_ns))
+            marks.append(_mark(row, absent_ns, seen_ns, observed_ns))
     withheld = breaker.opens(known=known, lost=len(lost))
     connection.execute(
         snapshots.insert().values(
@@ -601,8 +627,6 @@ def complete_read(
         )
     )
     _prune_ledger(connection, part)
-    if seen_again:
-        _update(connection, seen_again)
     if withheld:
         _open_breaker(connection, part, known=known, lost=len(lost), now=now)
         return ReadResult(deleted=0, missing=len(marks), withheld=True, lost=len(lost), known=known)
@@ -613,8 +637,14 @@ def complete_read(
     return ReadResult(deleted=len(lost), missing=len(marks), withheld=False, lost=len(lost), known=known)
 
 
-def _mark(row: sa.Row[Any], absent_ns: int | None, seen_ns: int) -> dict[str, Any]:
-    return {"b_name": row.name, "b_content_type": row.content_type, "b_absent_ns": absent_ns, "b_seen_ns": seen_ns}
+def _mark(row: sa.Row[Any], absent_ns: int, seen_ns: int, observed_ns: int) -> dict[str, Any]:
+    return {
+        "b_name": row.name,
+        "b_content_type": row.content_type,
+        "b_absent_ns": absent_ns,
+        "b_seen_ns": seen_ns,
+        "b_observed_ns": observed_ns,
+    }
 
 
 def _prune_ledger(connection: sa.Connection, part: Part) -> None:
@@ -675,7 +705,7 @@ def _delete_absent(
             )
             for row in chunk
         ]
-        events += [_finding_event(change, layer, now) for change in findings.record(connection, gone, now=now)]
+        events += [finding_event(change, layer, now) for change in findings.record(connection, gone, now=now)]
         event_log.append(connection, events, recorded_at=now)
 
 

@@ -73,18 +73,19 @@ def latest(connection: sa.Connection, *, days: int) -> list[DailyMetric]:
 
 
 def publish(connection: sa.Connection, rows: Sequence[DailyMetric]) -> int:
-    """Make the published rows of the days in ``rows`` equal to ``rows``; other days stay. Returns how many rows were
-    added, changed or removed. Costs are kept to a millionth of the currency's unit.
+    """Make the published rows of the days in ``rows`` equal to ``rows``, under whatever source they were published
+    before; other days stay. Returns how many rows were added, changed or removed. Costs are kept to a millionth of the
+    currency's unit.
     """
     wanted = {(row.date, row.source, row.currency): _values(row) for row in rows}
-    days = {(day, source) for day, source, _ in wanted}
+    days = {day for day, _, _ in wanted}
     known = {
         (row.date, row.source, row.currency): {name: getattr(row, name) for name in _FIGURES}
         for row in connection.execute(sa.select(daily_metrics))
     }
     added = [key for key in wanted if key not in known]
     changed = [key for key in wanted if key in known and wanted[key] != known[key]]
-    removed = [key for key in known if key[:2] in days and key not in wanted]
+    removed = [key for key in known if key[0] in days and key not in wanted]
     for key in removed:
         connection.execute(daily_metrics.delete().where(_is(key)))
     for key in changed:

@@ -36,6 +36,9 @@ class Store:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self._writing = engine.execution_options(lz_write=True)
+        self._reading = engine
+        if engine.dialect.name == "postgresql":
+            self._reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     @property
     def dialect(self) -> str:
@@ -45,7 +48,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A read transaction: one consistent state, never blocked by a writer."""
-        with self.engine.connect() as connection:
+        with self._reading.connect() as connection:
             yield connection
 
     @contextmanager
@@ -96,6 +99,7 @@ def open_store(url: str, *, migrate: bool = True) -> Store:
             json_serializer=_dumps,
             json_deserializer=_loads,
             pool_pre_ping=True,
+            hide_parameters=True,
             executemany_mode="values_plus_batch",
         )
     else:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from lz_sync_dagster.sync.compliance.verdict import Outcome, Verdict
 from lz_sync_dagster.sync.models import Violation
-from lz_sync_dagster.sync.store.schema import findings
+from lz_sync_dagster.sync.store.schema import findings, resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,36 +34,61 @@ class FindingChange:
     resolution: str | None
 
 
+#: (framework, control): two frameworks may use one number.
+_Rule = tuple[str, str]
+
+_KEPT = sa.bindparam("b_kept", type_=sa.Integer)
+_COUNT_AS_FAILED = (
+    resources.update()
+    .where(resources.c.name == sa.bindparam("b_name"), resources.c.content_type == sa.bindparam("b_content_type"))
+    .values(
+        controls_decided=resources.c.controls_decided + _KEPT,
+        controls_failed=resources.c.controls_failed + _KEPT,
+        controls_unknown=resources.c.controls_unknown - _KEPT,
+    )
+)
+
+
 def record(connection: sa.Connection, judged: list[Judged], *, now: datetime) -> list[FindingChange]:
-    """Open and resolve findings so that they match the verdicts. An undecided control leaves its finding as it was."""
+    """Open and resolve findings so that they match the verdicts, after the tallies of ``resources`` were written.
+
+    An undecided control leaves its finding as it was: it counts as failed in the tally as long as the finding is open,
+    so that the violations of a resource are its open findings.
+    """
     if not judged:
         return []
-    open_rows: dict[tuple[str, str], dict[str, sa.Row[tuple[object, ...]]]] = {}
+    open_rows: dict[tuple[str, str], dict[_Rule, sa.Row[tuple[object, ...]]]] = {}
     rows = connection.execute(
         sa.select(findings).where(
             findings.c.resource.in_([item.resource for item in judged]), findings.c.resolved_at.is_(None)
         )
     )
     for row in rows:
-        open_rows.setdefault((row.resource, row.content_type), {})[row.control] = row
+        open_rows.setdefault((row.resource, row.content_type), {})[row.framework, row.control] = row
     changes: list[FindingChange] = []
     inserts: list[dict[str, object]] = []
     resolved: dict[str, list[int]] = {}
+    kept: list[dict[str, object]] = []
     for item in judged:
         before = open_rows.get((item.resource, item.content_type), {})
-        verdicts = {verdict.control: verdict for verdict in item.verdicts or ()}
-        for control, verdict in verdicts.items():
-            if verdict.outcome is Outcome.FAIL and control not in before:
+        verdicts = {(verdict.framework, verdict.control): verdict for verdict in item.verdicts or ()}
+        for rule, verdict in verdicts.items():
+            if verdict.outcome is Outcome.FAIL and rule not in before:
                 values = _values(item, verdict, now)
                 inserts.append(values)
                 changes.append(FindingChange(True, _violation(values), None))
-        for control, row in before.items():
-            resolution = _resolution(item, verdicts.get(control))
+        undecided = sum(verdicts[rule].outcome is Outcome.UNKNOWN for rule in before.keys() & verdicts.keys())
+        if undecided:
+            kept.append({"b_name": item.resource, "b_content_type": item.content_type, "b_kept": undecided})
+        for rule, row in before.items():
+            resolution = _resolution(item, verdicts.get(rule))
             if resolution is not None:
                 resolved.setdefault(resolution, []).append(row.id)
                 changes.append(FindingChange(False, _violation(row._mapping), resolution))
     if inserts:
         connection.execute(findings.insert(), inserts)
+    if kept:
+        connection.execute(_COUNT_AS_FAILED, kept)
     for resolution, ids in resolved.items():
         connection.execute(
             findings.update().where(findings.c.id.in_(ids)).values(resolved_at=now, resolution=resolution)

@@ -1,20 +1,24 @@
 """The inbox: webhook deliveries until a sync has settled them. `sync.webhook` decides; this module reads and writes.
 
 A delivery is known by its id and by the hash of its body, for as long as the inbox keeps it: the id is not signed, so
-a captured body that comes again under another id is the same delivery.
+a captured body that comes again under another id is the same delivery. It asks for a sync again only `ASK_AGAIN_AFTER`
+it last did: a sync is idempotent, and whoever replays a body starts no more than that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lz_sync_dagster.sync.store.schema import inbox
+
+#: How soon after it last asked for a sync the same body may ask for another one.
+ASK_AGAIN_AFTER = timedelta(minutes=3)
 
 
 class DeliveryStatus(StrEnum):
@@ -44,7 +48,8 @@ class NewDelivery:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A delivery in the inbox. ``id`` counts up in the order of arrival."""
+    """A delivery in the inbox. ``id`` counts up in the order of arrival; ``asked_at``: when it last asked for a
+    sync."""
 
     id: int
     delivery_id: str
@@ -54,6 +59,7 @@ class Delivery:
     actor: str | None
     status: DeliveryStatus
     received_at: datetime
+    asked_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +77,9 @@ class InboxCounts:
 def insert(connection: sa.Connection, delivery: NewDelivery, *, now: datetime) -> bool:
     """Keep a delivery. Returns ``False`` if it is known by its id or its body.
 
-    A known delivery that was ignored and is not any more (the configuration was changed, and the delivery sent again)
-    becomes pending.
+    A known body becomes pending again, and counts as new, if it was ignored and is not any more (the configuration was
+    changed), or if it is done and comes under another id `ASK_AGAIN_AFTER` it last asked: some events have nothing of
+    their own in their body. One that is still pending asks again after the same time, and stays the delivery it is.
     """
     values = {
         "delivery_id": delivery.delivery_id,
@@ -86,6 +93,7 @@ def insert(connection: sa.Connection, delivery: NewDelivery, *, now: datetime) -
         "status": delivery.status.value,
         "reason": delivery.reason,
         "received_at": now,
+        "asked_at": now,
         "finished_at": now if delivery.status is DeliveryStatus.IGNORED else None,
     }
     statement: sqlite.Insert | postgresql.Insert
@@ -97,10 +105,30 @@ def insert(connection: sa.Connection, delivery: NewDelivery, *, now: datetime) -
         return True
     if delivery.status is not DeliveryStatus.PENDING:
         return False
+    known = inbox.c.body_hash == delivery.body_hash
+    is_due = inbox.c.asked_at <= now - ASK_AGAIN_AFTER
+    connection.execute(
+        inbox.update().where(known, inbox.c.status == DeliveryStatus.PENDING.value, is_due).values(asked_at=now)
+    )
+    id_is_free = ~sa.exists(sa.select(inbox.c.id).where(inbox.c.delivery_id == delivery.delivery_id).correlate(None))
     revived = connection.execute(
         inbox.update()
-        .where(inbox.c.body_hash == delivery.body_hash, inbox.c.status == DeliveryStatus.IGNORED.value)
-        .values(status=DeliveryStatus.PENDING.value, reason=None, finished_at=None, received_at=now)
+        .where(
+            known,
+            sa.or_(
+                inbox.c.status == DeliveryStatus.IGNORED.value,
+                sa.and_(inbox.c.status == DeliveryStatus.DONE.value, is_due, id_is_free),
+            ),
+        )
+        .values(
+            status=DeliveryStatus.PENDING.value,
+            reason=None,
+            run_id=None,
+            finished_at=None,
+            received_at=now,
+            asked_at=now,
+            delivery_id=sa.case((id_is_free, delivery.delivery_id), else_=inbox.c.delivery_id),
+        )
     )
     return revived.rowcount > 0
 
@@ -118,13 +146,15 @@ def recent(connection: sa.Connection, *, limit: int) -> list[Delivery]:
     return [_delivery(row) for row in connection.execute(sa.select(inbox).order_by(inbox.c.id.desc()).limit(limit))]
 
 
-def finish(connection: sa.Connection, ids: Sequence[int], *, run_id: str, now: datetime) -> int:
-    """Mark pending deliveries as done by a run. Returns how many were."""
+def finish(connection: sa.Connection, deliveries: Sequence[Delivery], *, run_id: str, now: datetime) -> int:
+    """Mark pending deliveries as done by a run. Returns how many were: one that has asked again since it was read
+    stays pending."""
     finished = 0
-    for start in range(0, len(ids), 500):
+    for start in range(0, len(deliveries), 500):
+        asked = [(delivery.id, delivery.asked_at) for delivery in deliveries[start : start + 500]]
         result = connection.execute(
             inbox.update()
-            .where(inbox.c.id.in_(ids[start : start + 500]), inbox.c.status == DeliveryStatus.PENDING.value)
+            .where(sa.tuple_(inbox.c.id, inbox.c.asked_at).in_(asked), inbox.c.status == DeliveryStatus.PENDING.value)
             .values(status=DeliveryStatus.DONE.value, run_id=run_id, finished_at=now)
         )
         finished += result.rowcount
@@ -168,4 +198,5 @@ def _delivery(row: sa.Row[tuple[object, ...]]) -> Delivery:
         actor=row.actor,
         status=DeliveryStatus(row.status),
         received_at=row.received_at,
+        asked_at=row.asked_at,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -31,15 +33,18 @@ def statuses(
     rows = {row.layer: row for row in connection.execute(sa.select(layer_status))}
     ledger = coverage_ledger.summary(connection, now=now, ttl=ttl)
     marts = _marts_coverage(connection, now)
+    finished = _last_finished(connection)
     heard = listeners.last_sign(connection)
     return [
-        _status(layer, rows.get(layer.id), ledger, marts, now, layer.id in disabled, ttl, heard) for layer in LAYERS
+        _status(layer, rows.get(layer.id), finished.get(layer.id), ledger, marts, now, layer.id in disabled, ttl, heard)
+        for layer in LAYERS
     ]
 
 
 def _status(
     layer: Layer,
-    row: sa.Row[tuple[object, ...]] | None,
+    row: sa.Row[Any] | None,
+    finished: Status | None,
     ledger: Coverage,
     marts: Coverage,
     now: datetime,
@@ -59,8 +64,9 @@ def _status(
             coverage=_coverage(layer, Status.UNKNOWN, ledger, marts, known=False),
         )
     status, errors = Status(row.status), list(row.errors)
-    if status is Status.IN_PROGRESS and (row.lease_expires_at is None or row.lease_expires_at < now):
-        status = Status.FAILED
+    basis = status
+    if status is Status.IN_PROGRESS and not is_held(row, now):
+        basis = status = Status.FAILED
         errors.append(f"the sync that started at {row.last_attempt.isoformat()} did not finish: its process is gone")
     if layer.id is LayerId.PUBSUB and status is Status.SUCCESS and heard is not None:
         vouched = row.as_of is not None and row.as_of > heard
@@ -69,10 +75,11 @@ def _status(
             errors.append(f"the listener was last heard of at {heard.isoformat()}: start 'lz-sync listen' again")
     if disabled:
         status = Status.DISABLED
-    elif status not in (Status.IN_PROGRESS, Status.UNKNOWN) and row.as_of is not None:
-        allowed = ttl if status is Status.FAILED else layer.stale_after
+    elif row.as_of is not None:
+        basis = finished or Status.UNKNOWN if status is Status.IN_PROGRESS else status
+        allowed = ttl if basis is Status.FAILED else layer.stale_after
         if allowed is not None and now - row.as_of > allowed:
-            status = Status.STALE
+            basis = status = Status.STALE
     return SyncStatus(
         layer=layer.id,
         status=status,
@@ -85,8 +92,38 @@ def _status(
         consecutive_failures=row.consecutive_failures,
         as_of=row.as_of,
         source=layer.source,
-        coverage=_coverage(layer, status, ledger, marts, known=row.as_of is not None),
+        coverage=_coverage(layer, basis, ledger, marts, known=row.as_of is not None),
     )
+
+
+def is_held(row: sa.Row[Any], now: datetime) -> bool:
+    """Whether somebody holds the lease in a row of ``layer_status``. A holder of this host has to be alive."""
+    if row.lease_holder is None or row.lease_expires_at is None or row.lease_expires_at < now:
+        return False
+    host, _, rest = row.lease_holder.partition(":")
+    pid = rest.partition(":")[0]
+    return host != socket.gethostname() or not pid.isdigit() or _process_exists(int(pid))
+
+
+def _process_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _last_finished(connection: sa.Connection) -> dict[str, Status]:
+    """How the last sync of each layer that ended did end."""
+    newest = (
+        sa.select(sa.func.max(layer_runs.c.id))
+        .where(layer_runs.c.finished_at.is_not(None))
+        .group_by(layer_runs.c.layer)
+    )
+    rows = connection.execute(sa.select(layer_runs.c.layer, layer_runs.c.status).where(layer_runs.c.id.in_(newest)))
+    return {row.layer: Status(row.status) for row in rows}
 
 
 def _marts_coverage(connection: sa.Connection, now: datetime) -> Coverage:
@@ -121,7 +158,7 @@ def _coverage(layer: Layer, status: Status, ledger: Coverage, marts: Coverage, *
         return marts
     if not known:
         return Coverage(status=CoverageStatus.UNKNOWN, unknown=1)
-    if status in (Status.SUCCESS, Status.IN_PROGRESS):
+    if status is Status.SUCCESS:
         return Coverage(status=CoverageStatus.COMPLETE, complete=1)
     if status is Status.PARTIAL:
         return Coverage(status=CoverageStatus.PARTIAL, partial=1)

@@ -150,9 +150,14 @@ class PortalCommit:
     pushed_at: datetime
 
 
-def known_commits(connection: sa.Connection) -> set[str]:
-    """Ids of the commits that are kept."""
-    return set(connection.scalars(sa.select(commits.c.sha)))
+def known_commits(connection: sa.Connection) -> dict[str, list[str]]:
+    """Ids of the commits that are kept, each with its parents' ids."""
+    return {row.sha: row.parents for row in connection.execute(sa.select(commits.c.sha, commits.c.parents))}
+
+
+def drop_commits(connection: sa.Connection, shas: Collection[str]) -> None:
+    """Forget commits."""
+    _delete_keys(connection, commits.c.sha, shas)
 
 
 def add_commits(connection: sa.Connection, records: Sequence[CommitRecord]) -> None:

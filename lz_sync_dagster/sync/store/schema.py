@@ -122,7 +122,7 @@ audit_log = sa.Table(
 
 # --- layer 1: webhook -------------------------------------------------------------------------------------------------
 
-#: One row per accepted delivery. ``status``: pending, claimed, done, ignored.
+#: One row per accepted delivery. ``status``: pending, done, ignored. ``asked_at``: when it last asked for a sync.
 inbox = sa.Table(
     "inbox",
     metadata,
@@ -139,6 +139,7 @@ inbox = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("run_id", sa.String(128)),
     _instant("received_at"),
+    _instant("asked_at"),
     _instant("finished_at", nullable=True),
 )
 
@@ -258,11 +259,11 @@ resources = sa.Table(
     sa.Column("content_type", sa.String(16), primary_key=True),
     sa.Column("asset_type", sa.String(128), nullable=False),
     sa.Column("scope", sa.String(128), nullable=False),
-    sa.Column("project", sa.String(128), index=True),
-    sa.Column("location", sa.String(64)),
-    sa.Column("display_name", sa.String(512)),
+    sa.Column("project", sa.Text, index=True),
+    sa.Column("location", sa.Text),
+    sa.Column("display_name", sa.Text),
     sa.Column("deleted", sa.Boolean, nullable=False),
-    sa.Column("resource_id", sa.String(256)),
+    sa.Column("resource_id", sa.Text),
     sa.Column("update_ns", sa.BigInteger, nullable=False),
     sa.Column("observed_ns", sa.BigInteger, nullable=False),
     sa.Column("seen_ns", sa.BigInteger, nullable=False),
@@ -289,7 +290,7 @@ resource_versions = sa.Table(
     sa.Column("content_type", sa.String(16), primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True),
     sa.Column("deleted", sa.Boolean, nullable=False),
-    sa.Column("resource_id", sa.String(256)),
+    sa.Column("resource_id", sa.Text),
     sa.Column("update_ns", sa.BigInteger, nullable=False),
     sa.Column("observed_ns", sa.BigInteger, nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),
@@ -355,11 +356,19 @@ findings = sa.Table(
     sa.Column("resource", sa.String(1024), nullable=False, index=True),
     sa.Column("content_type", sa.String(16), nullable=False),
     sa.Column("asset_type", sa.String(128), nullable=False),
-    sa.Column("project", sa.String(128)),
+    sa.Column("project", sa.Text),
     sa.Column("message", sa.Text, nullable=False),
     _instant("opened_at", index=True),
     _instant("resolved_at", nullable=True),
     sa.Column("resolution", sa.String(64)),
+)
+
+#: One row: the controls that every row of ``resources`` was judged by.
+policy_sets = sa.Table(
+    "policy_sets",
+    metadata,
+    sa.Column("fingerprint", sa.String(64), primary_key=True),
+    _instant("applied_at"),
 )
 
 #: Everything that happened, in the order it was committed; the live feed is this table.
@@ -387,6 +396,15 @@ handled_messages = sa.Table(
     _instant("handled_at", index=True),
 )
 
+#: How many messages ever ended in which way: ``handled_messages`` forgets, this does not.
+message_counts = sa.Table(
+    "message_counts",
+    metadata,
+    sa.Column("subscription", sa.String(256), primary_key=True),
+    sa.Column("outcome", sa.String(16), primary_key=True),
+    sa.Column("messages", sa.BigInteger, nullable=False),
+)
+
 #: One row per listener process that is running, or died without saying so.
 listeners = sa.Table(
     "listeners",
@@ -405,8 +423,8 @@ dead_letters = sa.Table(
     metadata,
     sa.Column("id", AutoKey, primary_key=True, autoincrement=True),
     sa.Column("layer", sa.String(16), nullable=False),
-    sa.Column("origin", sa.String(512), nullable=False),
-    sa.Column("key", sa.String(512), nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("payload", sa.Text, nullable=False),
     _instant("received_at", index=True),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
 
 from lz_sync_dagster.sync.store.inbox import Delivery
 
-CURSOR_VERSION = 1
-#: Runs that one delivery may cause. After that it waits for the next delivery or for the schedule, either of which
-#: settles it.
-MAX_REQUESTS = 3
+CURSOR_VERSION = 2
+#: How long deliveries that a run did not settle wait for the next one: after the first run, the second … The last one
+#: holds for all that follow.
+REQUEST_WAITS = (timedelta(minutes=1), timedelta(minutes=2), timedelta(minutes=10), timedelta(minutes=30))
 #: Delivery ids that a run's tag names; the inbox has them all.
 TAGGED_DELIVERIES = 20
 
@@ -27,7 +28,7 @@ class RunPlan:
     cursor: str
 
 
-def plan_runs(pending: Sequence[Delivery], *, running: bool, cursor: str | None) -> RunPlan | None:
+def plan_runs(pending: Sequence[Delivery], *, running: bool, cursor: str | None, now: datetime) -> RunPlan | None:
     """At most one run for all pending deliveries, or ``None`` if there is nothing to request now.
 
     Args:
@@ -37,22 +38,35 @@ def plan_runs(pending: Sequence[Delivery], *, running: bool, cursor: str | None)
             came, so that one stays pending and gets a run of its own afterwards.
         cursor: what the last `RunPlan` said, ``None`` at first.
 
-    A delivery that is still pending although its run has ended (the run failed) gets another run under the key
-    ``<id>#<n>``, up to `MAX_REQUESTS` runs.
+    Deliveries that are still pending although their run has ended (it failed, or the head it read is older than they
+    are) get another run after each of `REQUEST_WAITS`. A new delivery, and one that is sent again, gets one at once. A
+    run key is never used twice: it is the delivery's id, or ``<id>#<n>`` if that had its turn.
     """
     if not pending or running:
         return None
     newest = pending[-1]
     last = _read_cursor(cursor)
-    requests = int(last["requests"]) if last.get("delivery") == newest.delivery_id else 0
-    if requests >= MAX_REQUESTS:
-        return None
+    asked = max(delivery.asked_at for delivery in pending).isoformat()
+    repeats = int(last["repeats"]) + 1 if last.get("asked") == asked else 0
+    if repeats:
+        wait = REQUEST_WAITS[min(repeats, len(REQUEST_WAITS)) - 1]
+        if now - datetime.fromisoformat(last["at"]) < wait:
+            return None
+    requests = int(last.get("requests", 0))
+    is_first = newest.id > int(last.get("newest", 0))
     ids = [delivery.delivery_id for delivery in pending]
     shown = ids[-TAGGED_DELIVERIES:]
     listed = ",".join(shown) + (f",… ({len(ids) - len(shown)} more)" if len(ids) > len(shown) else "")
-    state = {"version": CURSOR_VERSION, "delivery": newest.delivery_id, "requests": requests + 1}
+    state = {
+        "version": CURSOR_VERSION,
+        "newest": max(newest.id, int(last.get("newest", 0))),
+        "requests": requests + 1,
+        "asked": asked,
+        "repeats": repeats,
+        "at": now.isoformat(),
+    }
     return RunPlan(
-        run_key=newest.delivery_id if requests == 0 else f"{newest.delivery_id}#{requests}",
+        run_key=newest.delivery_id if is_first else f"{newest.delivery_id}#{requests}",
         tags={
             "lz_sync/layer": "git",
             "lz_sync/triggered_by": f"webhook:{newest.delivery_id}",

@@ -1,6 +1,7 @@
 """The adapter: how each way a sync can end shows in Dagster, on a real store and a real (in-memory) instance."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -130,6 +131,45 @@ def test_a_partial_sync_is_materialized_and_its_check_warns(run_layer: Callable[
     assert not check.passed
     assert check.severity is dg.AssetCheckSeverity.WARN
     assert check.description == "docs/x.bin: is too big; make it smaller"
+
+
+def test_what_was_served_from_cache_is_not_materialized(
+    run_layer: Callable[..., Any], clock: SteppedClock, sqlite_store: Store, default_settings: Settings
+) -> None:
+    outcome = replace(done(clock, status=Status.PARTIAL, errors=("no",)), from_cache=frozenset({"annexes"}))
+    assert set(materialized(run_layer(FakeWork(outcome)))) == {"commits"}
+    events = sync_without_run(
+        LayerId.GIT, FakeWork(outcome), settings=default_settings, store=sqlite_store, clock=clock
+    )
+    assert [event.asset_key for event in events] == [COMMITS]
+
+
+@pytest.mark.parametrize(("ended", "made"), [(True, {"commits", "annexes"}), (False, set())])
+def test_a_run_takes_over_from_the_run_that_crashed_before_it_and_from_nobody_else(
+    ended: bool,
+    made: set[str],
+    run_layer: Callable[..., Any],
+    clock: SteppedClock,
+    sqlite_store: Store,
+    instance: dg.DagsterInstance,
+) -> None:
+    status = dg.DagsterRunStatus.FAILURE if ended else dg.DagsterRunStatus.STARTED
+    crashed = instance.add_run(dg.DagsterRun(job_name="git_job", status=status)).run_id
+    attempt(
+        sqlite_store,
+        LayerId.GIT,
+        lambda run: done(clock),
+        triggered_by="schedule",
+        clock=clock,
+        holder=f"dagster:{crashed}",
+        last=False,
+    )
+
+    tags = {"dagster/parent_run_id": crashed, "dagster/root_run_id": crashed}
+    assert set(materialized(run_layer(FakeWork(done(clock)), tags=tags))) == made
+    with sqlite_store.read() as connection:
+        statuses = [run.status for run in recent(connection, limit=5)]
+    assert statuses == (["success", "failed"] if ended else ["in_progress"])
 
 
 def test_a_failure_names_its_remedy_and_materializes_nothing(

@@ -1,6 +1,5 @@
 """Sensors and schedules tick on a real store: what they request, what they report, and why they do nothing."""
 
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,18 +8,22 @@ import dagster as dg
 import pytest
 
 from lz_sync_dagster.config import Settings
+from lz_sync_dagster.defs.analytics.checks import newest_day_is_whole
 from lz_sync_dagster.defs.cadence import Cadence, cadence_of
-from lz_sync_dagster.defs.events.sensors import read_cursor, stream, write_cursor
+from lz_sync_dagster.defs.events.sensors import Cursor, read_cursor, wait_for_events, write_cursor
 from lz_sync_dagster.defs.operations.sensors import worst_state
 from lz_sync_dagster.layers import LayerId
-from lz_sync_dagster.sync.models import EventType
+from lz_sync_dagster.sync.models import EventType, Status
 from lz_sync_dagster.sync.runs import LayerOutcome, attempt
-from lz_sync_dagster.sync.store import Store, event_log, inbox, listeners
+from lz_sync_dagster.sync.store import Store, daily_metrics, dead_letters, event_log, inbox, layer_runs, listeners
 from lz_sync_dagster.sync.store.alerts import open_alerts
+from lz_sync_dagster.sync.store.daily_metrics import DailyMetric
+from lz_sync_dagster.sync.store.dead_letters import DeadLetter
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.inbox import NewDelivery
 from lz_sync_dagster.sync.store.layer_runs import statuses
 from lz_sync_dagster.sync.store.schema import handled_messages
+from lz_sync_dagster.sync.timing import utcnow
 from tests.conftest import NOW, SteppedClock
 
 Tick = Callable[..., Any]
@@ -122,23 +125,40 @@ def test_a_delivery_waits_for_a_run_that_did_not_begin_yet(
 
 
 def test_the_layer_is_accounted_for_without_a_run(tick: Tick, sqlite_store: Store, clock: SteppedClock) -> None:
-    (event,) = tick("webhook_deliveries_sensor").asset_events
+    event, *checks = tick("webhook_deliveries_sensor").asset_events
     assert event.asset_key == dg.AssetKey(["webhook", "deliveries"])
+    assert {(check.check_name, check.passed) for check in checks} == {
+        ("none_waits_too_long", True),
+        ("sync_is_complete", True),
+    }, "nobody runs the checks of an asset that is made without a run"
     assert tick("webhook_deliveries_sensor").asset_events == [], "nothing is new"
 
     delivery = deliver(sqlite_store, 1, now=clock())
     clock.advance(timedelta(seconds=1))
     with sqlite_store.write() as connection:
         waiting = inbox.pending(connection)
-        inbox.finish(connection, [item.id for item in waiting], run_id=delivery, now=clock())
+        inbox.finish(connection, waiting, run_id=delivery, now=clock())
     clock.advance(timedelta(seconds=1))
-    (event,) = tick("webhook_deliveries_sensor").asset_events
+    event, *_ = tick("webhook_deliveries_sensor").asset_events
     assert event.metadata["items_changed"].value == 1
     with sqlite_store.read() as connection:
         assert statuses(connection, now=clock())[0].status == "success"
 
     clock.advance(timedelta(minutes=3))
-    assert len(tick("webhook_deliveries_sensor").asset_events) == 1, "confirmed twice within the layer's target"
+    assert tick("webhook_deliveries_sensor").asset_events, "confirmed twice within the layer's target"
+
+
+def test_an_account_that_fails_does_not_keep_a_delivery_from_its_run(
+    tick: Tick, sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(*_args: object, **_options: object) -> LayerOutcome:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("lz_sync_dagster.defs.webhook.sensors.sync_webhook", defect)
+    delivery = deliver(sqlite_store, 1)
+    result = tick("webhook_deliveries_sensor")
+    assert [request.run_key for request in result.run_requests] == [delivery]
+    assert result.asset_events == []
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
@@ -173,7 +193,7 @@ def test_events_are_reported_in_batches_without_a_run(
 def test_the_next_tick_goes_on_where_this_one_ended(tick: Tick, sqlite_store: Store) -> None:
     log_events(sqlite_store, 3)
     cursor = tick("events_feed_sensor").cursor
-    assert read_cursor(cursor)[0] == 3
+    assert read_cursor(cursor).seq == 3
     log_events(sqlite_store, 1)
     assert "reported 1 events" in tick("events_feed_sensor", cursor).skip_message
 
@@ -191,30 +211,86 @@ def test_silence_is_confirmed_only_by_a_connected_listener(
     assert (found is not None) is confirmed
 
 
-def test_the_stream_reports_what_is_logged_while_it_reads(sqlite_store: Store) -> None:
-    reports = stream(sqlite_store, 0, seconds=10, monotonic=iter([0.0, *[1.0] * 50]).__next__, wait=lambda _s: None)
-    writer = threading.Thread(target=log_events, args=(sqlite_store, 4))
-    writer.start()
-    writer.join()
-    first = next(reports)
-    assert (first.first_seq, first.last_seq) == (1, 4)
-    reports.close()
+@pytest.mark.usefixtures("short_ticks")
+def test_one_tick_makes_one_report_per_asset_however_many_events_there_are(
+    tick: Tick, sqlite_store: Store, instance: dg.DagsterInstance
+) -> None:
+    log_events(sqlite_store, 2_500)
+    tick("events_feed_sensor")
+    for noun in ("feed_messages", "feed_events"):
+        key = dg.AssetKey(["events", noun])
+        (record,) = instance.fetch_materializations(key, limit=10).records
+        assert record.asset_materialization is not None
+        assert record.asset_materialization.metadata["events"].value == 2_500
+
+
+@pytest.mark.usefixtures("short_ticks")
+def test_checks_are_made_beside_reports_and_not_with_each_of_them(
+    tick: Tick, sqlite_store: Store, clock: SteppedClock, instance: dg.DagsterInstance
+) -> None:
+    def found(name: str) -> list[bool]:
+        key = dg.AssetCheckKey(dg.AssetKey(["events", "feed_messages"]), name)
+        records = instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
+        evaluations = [record.event.dagster_event.event_specific_data for record in records if record.event]
+        return [evaluation.passed for evaluation in evaluations]
+
+    with sqlite_store.write() as connection:
+        letter = DeadLetter(LayerId.PUBSUB, "projects/p/subscriptions/s", "7", "is no asset", "{}")
+        dead_letters.add(connection, [letter], now=clock())
+        layer_runs.record_health(
+            connection, LayerId.PUBSUB, status=Status.SUCCESS, now=clock(), items_synced=1, items_changed=0
+        )
+    cursor = None
+    for _ in range(2):
+        log_events(sqlite_store, 1)
+        cursor = tick("events_feed_sensor", cursor).cursor
+    assert found("no_new_dead_letters") == [False]
+    assert found("sync_is_complete") == [True], "a listener's health counts, though it has no run"
+
+    clock.advance(timedelta(minutes=3))
+    log_events(sqlite_store, 1)
+    tick("events_feed_sensor", cursor)
+    assert len(found("no_new_dead_letters")) == 2
+
+
+@pytest.mark.usefixtures("short_ticks")
+def test_a_silent_asset_is_confirmed_while_the_other_one_is_busy(
+    tick: Tick, sqlite_store: Store, clock: SteppedClock, instance: dg.DagsterInstance
+) -> None:
+    beat = listeners.Listener("host:1:x", "projects/p/subscriptions/s", True, clock(), clock(), clock())
+    with sqlite_store.write() as connection:
+        listeners.beat(connection, beat)
+    log_events(sqlite_store, 1, layer=LayerId.API)
+    tick("events_feed_sensor")
+    assert instance.get_latest_materialization_event(dg.AssetKey(["events", "feed_messages"])) is not None
+
+
+def test_a_tick_waits_for_what_is_logged_while_it_reads(sqlite_store: Store) -> None:
+    frames = wait_for_events(
+        sqlite_store, 0, seconds=10, monotonic=lambda: 0.0, wait=lambda _seconds: log_events(sqlite_store, 4)
+    )
+    assert [frame.seq for frame in frames] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("cursor", [None, "", '{"version": 0, "seq": 9}'])
 def test_a_cursor_of_another_version_starts_over(cursor: str | None) -> None:
-    assert read_cursor(cursor) == (0, 0.0)
+    assert read_cursor(cursor) == Cursor()
 
 
 def test_a_cursor_reads_back() -> None:
-    assert read_cursor(write_cursor(41, 12.5)) == (41, 12.5)
+    cursor = Cursor(41, 12.5, 10.0)
+    assert read_cursor(write_cursor(cursor)) == cursor
 
 
 # --- freshness --------------------------------------------------------------------------------------------------------
 
 
-def test_a_late_layer_opens_one_alert_that_is_resolved_when_it_is_fresh(
-    tick: Tick, sqlite_store: Store, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+def test_a_late_layer_opens_one_alert_that_is_resolved_when_it_is_fresh_or_switched_off(
+    tick: Tick,
+    sqlite_store: Store,
+    instance: dg.DagsterInstance,
+    resources: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from dagster._core.definitions.freshness import FreshnessState, FreshnessStateRecord, FreshnessStateRecordBody
 
@@ -243,6 +319,14 @@ def test_a_late_layer_opens_one_alert_that_is_resolved_when_it_is_fresh(
     tick("operations_freshness_sensor")
     assert alerts() == [("DataFreshness", "layer git", "critical")]
     say(FreshnessState.PASS)
+    tick("operations_freshness_sensor")
+    assert alerts() == []
+
+    say(FreshnessState.FAIL)
+    tick("operations_freshness_sensor")
+    resources["settings"] = Settings.model_validate({"sync_layers": {"git_sync": {"enabled": False}}})
+    tick("operations_freshness_sensor")
+    assert alerts() == [], "a layer that is switched off is not late"
     tick("operations_freshness_sensor")
     assert alerts() == []
 
@@ -333,3 +417,51 @@ def test_retention_removes_what_is_old_and_nothing_else(
             resources={"store": sqlite_store, "clock": dg.ResourceDefinition.hardcoded_resource(clock)},
         )
         assert result.output_for_node("prune") == {"messages": 1, "dead_letters": 0, "events": 0, "runs": 0}
+
+
+def test_the_newest_success_of_a_job_outlives_its_retention(
+    repository: dg.RepositoryDefinition, resources: dict[str, Any], sqlite_store: Store
+) -> None:
+    with dg.instance_for_test() as instance:
+        success, failure = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
+        older, newest, _failed, other = (
+            instance.add_run(dg.DagsterRun(job_name=job, status=status)).run_id
+            for job, status in (
+                ("git_job", success),
+                ("git_job", success),
+                ("git_job", failure),
+                ("inventory_job", success),
+            )
+        )
+        repository.get_job("operations_job").execute_in_process(
+            instance=instance,
+            run_config={"ops": {"prune": {"config": {"runs": -1}}}},
+            resources={"store": sqlite_store, "clock": dg.ResourceDefinition.hardcoded_resource(utcnow)},
+        )
+        left = {run.run_id for run in instance.get_runs() if run.job_name != "operations_job"}
+    assert left == {newest, other}
+    assert older not in left
+
+
+# --- the marts' own check ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("costs_of_the_day_before_yesterday", "passed"), [("complete", True), ("unknown", False), ("partial", False)]
+)
+def test_costs_are_missed_only_when_they_are_due(
+    costs_of_the_day_before_yesterday: str, passed: bool, sqlite_store: Store, clock: SteppedClock
+) -> None:
+    settings = Settings.model_validate({"sync_layers": {"bigquery": {"billing_export": "/export"}}})
+
+    def day(ago: int, costs: str) -> DailyMetric:
+        cost = None if costs == "unknown" else 1.0
+        date = (clock() - timedelta(days=ago)).date()
+        return DailyMetric(date, "zone", "USD", 1, 0, cost, 1.0, "partial", "complete", costs, clock())
+
+    with sqlite_store.write() as connection:
+        rows = [day(0, "unknown"), day(1, "unknown"), day(2, costs_of_the_day_before_yesterday), day(3, "unknown")]
+        daily_metrics.publish(connection, rows)
+    result = newest_day_is_whole(settings=settings, store=sqlite_store, clock=clock)
+    assert isinstance(result, dg.AssetCheckResult)
+    assert result.passed is passed

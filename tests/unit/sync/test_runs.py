@@ -222,3 +222,50 @@ def test_a_sync_that_lost_its_lease_leaves_the_layer_to_its_successor(store: Sto
     with store.read() as connection:
         first, second = connection.execute(sa.select(runs_table).order_by(runs_table.c.id))
     assert (first.status, second.status) == ("failed", "in_progress")
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_sync_under_way_does_not_hide_the_age_of_what_is_served(
+    store: Store, clock: SteppedClock, failing: bool
+) -> None:
+    run(store, Work(), clock)
+    if failing:
+        run(store, Work(DENIED), clock)
+    clock.advance(timedelta(hours=2) if failing else timedelta(hours=13))
+    with pytest.raises(RetryLater):
+        attempt(store, LayerId.GIT, Work(unavailable()), triggered_by="t", clock=clock, holder="other:1:a")
+    assert status(store, clock).status is Status.STALE
+
+
+def test_a_sync_under_way_does_not_hide_what_was_missing(store: Store, clock: SteppedClock) -> None:
+    partial = LayerOutcome(1, 1, NOW, status=Status.PARTIAL, errors=("a file is missing",))
+    attempt(store, LayerId.GIT, lambda _: partial, triggered_by="t", clock=clock, holder="other:1:a")
+    with pytest.raises(RetryLater):
+        attempt(store, LayerId.GIT, Work(unavailable()), triggered_by="t", clock=clock, holder="other:1:a")
+    after = status(store, clock)
+    assert (after.status, after.coverage.status) == (Status.IN_PROGRESS, CoverageStatus.PARTIAL)
+
+
+def test_a_sync_that_is_interrupted_while_it_waits_ends(store: Store, clock: SteppedClock) -> None:
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_to_end(store, LayerId.GIT, Work(unavailable()), triggered_by="t", clock=clock, sleep=interrupted)
+    after = status(store, clock)
+    assert (after.status, after.errors) == (Status.FAILED, ["there: is down; wait"])
+
+
+def test_a_store_that_is_away_for_a_moment_is_worth_another_attempt(store: Store, clock: SteppedClock) -> None:
+    away = sa.exc.OperationalError("SELECT 1", {}, Exception("connection lost"))
+    assert run(store, Work(away), clock) == [5.0]
+
+
+def test_no_secret_and_no_strange_character_is_recorded(store: Store, clock: SteppedClock) -> None:
+    leak = SyncError("failed\x00\nfor https://u:hunter2hunter2@host", where="git", remedy="r", reason=Reason.INTERNAL)
+    run(store, Work(leak), clock)
+    (error,) = status(store, clock).errors
+    assert "hunter2hunter2" not in error
+    assert error == error.replace("\x00", "").replace("\n", "")
+    with store.read() as connection:
+        assert "hunter2hunter2" not in str(event_log.after(connection, 0, limit=9))

@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,8 @@ from lz_sync_dagster.config import Settings
 from lz_sync_dagster.sync.analytics import bigquery, raw
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from tests.conftest import NOW
+
+ALL_TABLES = {table.bigquery_table for table in raw.TABLES}
 
 
 class Job:
@@ -36,10 +39,20 @@ class RecordingClient:
     datasets: list[str] = field(default_factory=list)
     queries: list[str] = field(default_factory=list)
     error: Exception | None = None
+    #: The dataset's tables; ``None`` while there is no dataset.
+    tables: set[str] | None = None
+
+    def get_dataset(self, dataset: Any) -> None:
+        if self.tables is None:
+            raise exceptions.NotFound(f"{dataset.project}:{dataset.dataset_id}")
 
     def create_dataset(self, dataset: Any, exists_ok: bool) -> None:
         assert exists_ok
+        self.tables = set()
         self.datasets.append(f"{dataset.project}.{dataset.dataset_id} {dataset.location}")
+
+    def list_tables(self, dataset: Any) -> list[SimpleNamespace]:
+        return [SimpleNamespace(table_id=table) for table in self.tables or ()]
 
     def load_table_from_file(self, content: io.BytesIO, target: str, *, size: int, job_config: Any) -> Job:
         if self.error:
@@ -98,10 +111,34 @@ def test_a_table_without_a_file_is_made_without_rows(settings: Settings) -> None
 def test_only_days_that_changed_are_loaded_again(settings: Settings) -> None:
     bigquery.load_raw(settings, RecordingClient())
     write(settings, "2026-03-02", "a")
-    client = RecordingClient()
+    client = RecordingClient(tables=ALL_TABLES)
     assert bigquery.load_raw(settings, client) == 1
     assert [target for target, _, _ in client.loads] == ["lz-ops.lz_metrics.raw_resources$20260302"]
-    assert bigquery.load_raw(settings, RecordingClient()) == 0
+    assert bigquery.load_raw(settings, RecordingClient(tables=ALL_TABLES)) == 0
+
+
+def test_a_dataset_that_is_there_needs_no_right_to_make_one(settings: Settings) -> None:
+    client = RecordingClient(tables=set())
+    bigquery.load_raw(settings, client)
+    assert client.datasets == []
+
+
+def test_another_dataset_is_loaded_from_the_start(settings: Settings) -> None:
+    bigquery.load_raw(settings, RecordingClient())
+    other = Settings(
+        data_dir=settings.data_dir, warehouse=settings.warehouse, sync_layers={"bigquery": {"dataset": "other"}}
+    )
+    assert bigquery.load_raw(other, RecordingClient(tables=ALL_TABLES)) == 4
+    assert bigquery.load_raw(settings, RecordingClient(tables=ALL_TABLES)) == 0, (
+        "what the first one has is not forgotten"
+    )
+
+
+def test_a_table_that_was_dropped_is_loaded_again(settings: Settings) -> None:
+    bigquery.load_raw(settings, RecordingClient())
+    client = RecordingClient(tables=ALL_TABLES - {"raw_resources"})
+    assert bigquery.load_raw(settings, client) == 1
+    assert [target for target, _, _ in client.loads] == ["lz-ops.lz_metrics.raw_resources$20260301"]
 
 
 def test_a_day_that_failed_to_load_is_loaded_next_time(settings: Settings) -> None:

@@ -59,11 +59,18 @@ def test_a_day_that_gets_its_first_cost_loses_its_row_without_currency(store: St
     assert load(store) == [ROW]
 
 
-def test_days_and_landing_zones_that_the_mart_does_not_have_stay(store: Store) -> None:
-    old, elsewhere = replace(ROW, date=date(2025, 1, 1)), replace(ROW, source="another zone", currency="EUR")
-    save(store, old, elsewhere)
+def test_days_that_the_mart_does_not_have_stay(store: Store) -> None:
+    old = replace(ROW, date=date(2025, 1, 1))
+    save(store, old)
     save(store, ROW)
-    assert load(store) == [old, elsewhere, ROW]
+    assert load(store) == [old, ROW]
+
+
+def test_a_landing_zone_that_gets_another_name_does_not_count_twice(store: Store) -> None:
+    save(store, ROW, replace(ROW, currency="EUR"))
+    renamed = replace(ROW, source="another name")
+    assert save(store, renamed) == 3
+    assert load(store) == [renamed]
 
 
 def warehouse(tmp_path: Path, rows: str) -> Settings:

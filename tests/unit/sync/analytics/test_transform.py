@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from lz_sync_dagster.config import Settings, load_settings
-from lz_sync_dagster.sync.analytics import transform
+from lz_sync_dagster.sync.analytics import raw, transform
 from lz_sync_dagster.sync.errors import Reason, SyncError
 
 
@@ -55,6 +56,48 @@ def test_a_cache_folder_that_cannot_be_made_is_replaced(tmp_path: Path, monkeypa
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert transform.cache_dir() == tmp_path / f"lz_sync_dagster-{os.getuid()}" / "dbt"
+
+
+def test_a_user_without_a_home_gets_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(_path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = transform.cache_dir()
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+    assert transform.cache_dir() == folder
+
+
+@pytest.mark.parametrize("kind", ["link", "open to others"])
+def test_a_folder_that_somebody_else_could_have_made_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    own = tmp_path / f"lz_sync_dagster-{os.getuid()}"
+    if kind == "link":
+        (tmp_path / "elsewhere").mkdir()
+        own.symlink_to(tmp_path / "elsewhere")
+    else:
+        own.mkdir()
+        own.chmod(0o777)
+    with pytest.raises(SyncError, match="set XDG_CACHE_HOME"):
+        transform.cache_dir()
+
+
+def test_no_query_reads_from_something_that_is_named_like_a_column(manifest: dict[str, Any]) -> None:
+    """In BigQuery such a column is read as the whole row."""
+    models = [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
+    columns = {column for node in [*models, *manifest["sources"].values()] for column in node["columns"]}
+    columns |= {name for table in raw.TABLES for name in [*table.schema.names, table.partition]}
+    assert {"source", "cost", "coverage"} <= columns
+    for model in models:
+        named = re.findall(r"(\w+) as \(|(?:from|join) (\w+)", model["raw_code"])
+        names = {model["name"], *(name for found in named for name in found if name)}
+        assert not names & columns, model["name"]
 
 
 def test_every_source_names_the_asset_it_comes_from(manifest: dict[str, Any]) -> None:
@@ -164,6 +207,19 @@ def test_a_warehouse_that_somebody_else_has_open_is_worth_another_attempt(tmp_pa
     with pytest.raises(SyncError) as caught:
         transform.read_results(tmp_path / "none.json", finished(2, output))
     assert (caught.value.reason, caught.value.transient) == (Reason.CONFLICT, True)
+
+
+@pytest.mark.parametrize(
+    ("what", "transient"),
+    [
+        ("error: IO Error: Could not set lock on file w.duckdb: Conflicting lock is held in PID 7", True),
+        ("error: 503 POST https://bigquery.googleapis.com: backendError", True),
+        ("error: 400 POST https://bigquery.googleapis.com: Syntax error", False),
+        ("fail: Got 503 results, configured to fail if != 0", False),
+    ],
+)
+def test_only_what_may_pass_is_worth_another_attempt(what: str, transient: bool) -> None:
+    assert transform.failure(what, where="model.m", output="").transient is transient
 
 
 def test_a_dbt_that_does_not_start_says_why(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ CASES: list[tuple[str, str, str, Data, Data, Data]] = [
         "1.6",
         PROJECT,
         "IAM_POLICY",
-        bound("roles/iam.serviceAccountUser", "group:a@example.com"),
+        bound("roles/iam.serviceAccountUser", OWN_ACCOUNT),
         bound("roles/iam.serviceAccountTokenCreator", "user:a@example.com"),
         {"bindings": [{"role": "roles/iam.serviceAccountUser"}]},
     ),
@@ -253,6 +253,73 @@ def test_exceptions_of_a_control_get_no_verdict(controls: Controls, control: str
     assert outcome(controls, control, asset_type, "RESOURCE", data) is None
 
 
+@pytest.mark.parametrize("member", ["user:a@b.c", "group:a@b.c", "domain:b.c", "allUsers", "allAuthenticatedUsers"])
+def test_whoever_stands_for_people_may_not_act_as_every_service_account(controls: Controls, member: str) -> None:
+    data = bound("roles/iam.serviceAccountUser", OWN_ACCOUNT, member)
+    assert outcome(controls, "1.6", PROJECT, "IAM_POLICY", data) is Outcome.FAIL
+
+
+@pytest.mark.parametrize(
+    ("account", "expected"),
+    [
+        ("service-123456@gcp-sa-pubsub.iam.gserviceaccount.com", Outcome.PASS),
+        ("service-123456@container-engine-robot.iam.gserviceaccount.com", Outcome.PASS),
+        ("123456@cloudservices.gserviceaccount.com", Outcome.PASS),
+        ("service-deployer@p.iam.gserviceaccount.com", Outcome.FAIL),
+        ("service-1x@p.iam.gserviceaccount.com", Outcome.FAIL),
+        ("deployer@gcp-sa-mine.iam.gserviceaccount.com", Outcome.FAIL),
+    ],
+)
+def test_only_service_agents_of_google_may_administer(controls: Controls, account: str, expected: Outcome) -> None:
+    data = bound("roles/owner", f"serviceAccount:{account}")
+    assert outcome(controls, "1.5", PROJECT, "IAM_POLICY", data) is expected
+
+
+@pytest.mark.parametrize("period", ["0s", "-1s", "-7776000s"])
+def test_a_period_that_is_not_positive_is_no_rotation(controls: Controls, period: str) -> None:
+    data = {"purpose": "ENCRYPT_DECRYPT", "rotationPeriod": period}
+    assert outcome(controls, "1.10", CRYPTO_KEY, "RESOURCE", data) is Outcome.FAIL
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "TCP", "Tcp", "6", "all", "ALL"])
+@pytest.mark.parametrize(("control", "port"), [("3.6", "22"), ("3.7", "3389")])
+def test_protocols_are_known_in_any_case(controls: Controls, control: str, port: str, protocol: str) -> None:
+    data = ingress([port], "0.0.0.0/0", protocol=protocol)
+    assert outcome(controls, control, FIREWALL, "RESOURCE", data) is Outcome.FAIL
+
+
+@pytest.mark.parametrize("group", ["allUsers", "allAuthenticatedUsers"])
+def test_a_dataset_is_open_to_everybody_by_either_name(controls: Controls, group: str) -> None:
+    assert outcome(controls, "7.1", DATASET, "RESOURCE", {"access": [{"specialGroup": group}]}) is Outcome.FAIL
+
+
+ON, OFF = ["true", "tRUE", "yes", "Y", "y", "1"], ["false", "False", "no", "N", "n", "0"]
+
+
+@pytest.mark.parametrize(
+    ("control", "asset_type", "key", "on", "off"),
+    [
+        ("4.3", INSTANCE, "block_project_ssh_keys", Outcome.PASS, Outcome.FAIL),
+        ("4.4", COMPUTE_PROJECT, "enable_oslogin", Outcome.PASS, Outcome.FAIL),
+        ("4.4", INSTANCE, "enable_oslogin", Outcome.PASS, Outcome.FAIL),
+        ("4.5", INSTANCE, "serial_port_enable", Outcome.FAIL, Outcome.PASS),
+    ],
+)
+def test_metadata_switches_are_read_as_compute_engine_reads_them(
+    controls: Controls, control: str, asset_type: str, key: str, on: Outcome, off: Outcome
+) -> None:
+    for words, expected in ((ON, on), (OFF, off), (["", "perhaps", "2"], Outcome.UNKNOWN)):
+        for word in words:
+            items = metadata(**{key: word})
+            data = {"metadata": items, "commonInstanceMetadata": items}
+            assert outcome(controls, control, asset_type, "RESOURCE", data) is expected, word
+
+
+def test_an_instance_with_an_address_under_either_name_has_one(controls: Controls) -> None:
+    data = {"networkInterfaces": [{"accessConfig": [{"natIP": "34.1.1.1"}]}]}
+    assert outcome(controls, "4.9", INSTANCE, "RESOURCE", data) is Outcome.FAIL
+
+
 def test_each_control_has_its_examples(controls: Controls) -> None:
     shipped = {(control.id, asset_type) for control in controls.all for asset_type in control.asset_types}
     assert shipped == {(case[0], case[1]) for case in CASES}
@@ -313,6 +380,14 @@ controls:
     passes: data.x == 1
     message: "{name} has {data[x]}"
 """
+
+
+def test_the_fingerprint_follows_what_the_controls_say() -> None:
+    other = GOOD.replace('"1.1"', '"1.2"')
+    both = parse_controls({"x.yaml": GOOD, "y.yaml": other}).fingerprint
+    assert parse_controls({"a.yaml": other, "b.yaml": "# a comment" + GOOD}).fingerprint == both
+    for old, new in (("== 1", "== 2"), ("low", "high"), ("needs: [x]", "needs: [x, y]")):
+        assert parse_controls({"x.yaml": GOOD.replace(old, new), "y.yaml": other}).fingerprint != both
 
 
 @pytest.mark.parametrize(

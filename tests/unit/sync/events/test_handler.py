@@ -18,7 +18,7 @@ from lz_sync_dagster.sync.events.handler import BatchResult, ReceivedMessage, fi
 from lz_sync_dagster.sync.models import EventType
 from lz_sync_dagster.sync.store import Store, dead_letters, event_log, messages
 from lz_sync_dagster.sync.store.messages import MessageOutcome
-from lz_sync_dagster.sync.store.schema import findings, handled_messages, metadata, resources
+from lz_sync_dagster.sync.store.schema import counters, findings, handled_messages, metadata, resources
 from lz_sync_dagster.sync.timing import from_ns, to_ns
 from tests.conftest import NOW, SOAK, SteppedClock
 
@@ -138,13 +138,14 @@ def test_bad_messages_are_counted_and_kept_and_the_rest_is_applied(store: Store)
         assert dead_letters.counts(connection) == {LayerId.PUBSUB: 2}
     assert "is not JSON" in kept["1"].reason
     assert "has no name" in kept["2"].reason
-    assert kept["1"].payload == "not json"
+    assert kept["1"].payload.endswith("beginning with: not json")
     assert kept["1"].origin == SUBSCRIPTION
 
 
 def test_dead_letters_are_cut_and_carry_no_secrets(store: Store) -> None:
     secret = "ghp_" + "a1B2" * 9
-    handle(store, received(f"token {secret} {'x' * 100_000}".encode(), b"nul \x00 here"))
+    large = orjson.dumps({"note": f"token {secret}", "other": "x" * 100_000})
+    handle(store, received(large, b"nul \x00 here"))
     with store.read() as connection:
         second, first = dead_letters.newest(connection, limit=10)
     assert secret not in first.payload
@@ -188,6 +189,105 @@ def test_when_the_store_fails_nothing_is_half_done(store: Store) -> None:
     assert (state(store), event_types(store)) == ([], [])
 
 
+NUMBERS = (b"1e300", b"18446744073709551616.0", b"-9e99", b"1e-300")
+
+
+@pytest.mark.parametrize("value", [*NUMBERS, b"[" * 400 + b"]" * 400, b"[" * 2000 + b"]" * 2000, b'"\\u0000"'])
+def test_no_value_stops_the_messages_around_it(store: Store, value: bytes) -> None:
+    poison = temporal("bad", 0, n="@").replace(b'"@"', value)
+    result = handle(store, received(temporal("a", 0), poison, temporal("b", 0)))
+    assert (result.messages, result.dead) == (3, 0 if value in NUMBERS or b"u0000" in value else 1)
+
+
+@pytest.mark.parametrize("location", [{"a": 1}, ["eu"], 7, "x" * 5000])
+def test_a_location_that_is_none_is_a_dead_letter(store: Store, location: Any) -> None:
+    poison = orjson.loads(temporal("bad", 0))
+    poison["asset"]["resource"]["location"] = location
+    result = handle(store, received(temporal("a", 0), orjson.dumps(poison)))
+    assert result.observed + result.dead == 2
+    assert result.observed >= 1
+
+
+class Unstorable(dict[str, Any]):
+    """What no driver takes for a text."""
+
+
+@pytest.mark.parametrize("message", [Unstorable(a=1), "nul \x00", "\ud800"])
+def test_what_the_driver_refuses_is_a_dead_letter(store: Store, message: Any) -> None:
+    def judge(asset_type: str, content_type: str, name: str, data: Mapping[str, Any]) -> list[Verdict]:
+        said = message if data["name"] == "bad" else "fine"
+        return [Verdict("3.6", "cis", "SSH is closed", "high", "cis", Outcome.FAIL, said)]
+
+    batch = received(temporal("a", 0), temporal("bad", 0), temporal("b", 0))
+    result = handle_batch(store, SUBSCRIPTION, batch, scopes=[], evaluate=judge, clock=SteppedClock())
+    assert result.observed + result.dead == 3
+    assert result.observed >= 2
+    with store.read() as connection:
+        assert all("nul" not in row.reason for row in dead_letters.newest(connection, limit=5))
+
+
+@pytest.mark.parametrize("table", ["findings", "event_log", "message_counts", "dead_letters", "resources"])
+def test_a_store_that_does_not_work_makes_no_dead_letters(store: Store, table: str) -> None:
+    """Else each message would become one, and be acknowledged."""
+    with store.write() as connection:
+        connection.execute(sa.text(f"ALTER TABLE {table} RENAME TO elsewhere"))
+    try:
+        with pytest.raises(sa.exc.DBAPIError):
+            handle(store, received(temporal("a", 0, ranges=["0.0.0.0/0"]), b"?"))
+    finally:
+        with store.write() as connection:
+            connection.execute(sa.text(f"ALTER TABLE elsewhere RENAME TO {table}"))
+    assert sum(outcomes(store).values()) == 0
+
+
+def test_without_its_counter_the_store_does_not_work(store: Store) -> None:
+    with store.write() as connection:
+        connection.execute(counters.delete())
+    with pytest.raises(LookupError):
+        handle(store, received(temporal("a", 0), temporal("b", 0)))
+    with store.write() as connection:
+        connection.execute(counters.insert().values(name="event_log", value=0))
+    assert sum(outcomes(store).values()) == 0
+
+
+def test_trying_the_store_leaves_nothing(store: Store) -> None:
+    handle(store, received(temporal("bad", 0, broken=True)))
+    assert (state(store), event_types(store)) == ([], [])
+    with store.read() as connection:
+        assert messages.counts(connection) == outcomes(store)
+        assert dead_letters.counts(connection) == {LayerId.PUBSUB: 1}
+
+
+def test_a_count_outlives_the_ids(store: Store) -> None:
+    handle(store, received(WELCOME, temporal("a", 0)))
+    handle(store, received(WELCOME, b"?", first=2))
+    before = outcomes(store)
+    with store.write() as connection:
+        assert messages.prune(connection, before=NOW + timedelta(days=1)) == 3
+    assert before == {MessageOutcome.OBSERVED: 1, MessageOutcome.WELCOME: 1, MessageOutcome.DEAD: 1}
+    assert outcomes(store) == before
+
+
+def test_a_count_belongs_to_its_subscription(store: Store) -> None:
+    handle(store, received(WELCOME))
+    with store.write() as connection:
+        other = messages.HandledMessage("1", MessageOutcome.WELCOME, None)
+        messages.record(connection, "projects/ops/subscriptions/other", [other], now=NOW)
+        assert messages.counts(connection)[MessageOutcome.WELCOME] == 2
+    assert outcomes(store)[MessageOutcome.WELCOME] == 1
+
+
+def test_ids_are_forgotten_in_parts_the_oldest_first(store: Store) -> None:
+    with store.write() as connection:
+        for number in range(5):
+            item = messages.HandledMessage(str(number), MessageOutcome.WELCOME, None)
+            messages.record(connection, SUBSCRIPTION, [item], now=NOW + timedelta(seconds=number))
+        before = NOW + timedelta(seconds=4)
+        assert messages.prune(connection, before=before, limit=3) == 3
+        assert messages.known(connection, SUBSCRIPTION, map(str, range(5))) == {"3", "4"}
+        assert messages.prune(connection, before=before, limit=3) == 1
+
+
 def test_figures_count_what_was_handled(store: Store) -> None:
     handle(store, received(temporal("a", 0), WELCOME, b"?"))
     with store.read() as connection:
@@ -203,7 +303,7 @@ def test_old_messages_are_forgotten(store: Store) -> None:
         assert messages.prune(connection, before=NOW) == 0
         assert messages.prune(connection, before=NOW + timedelta(seconds=1)) == 1
         assert dead_letters.prune(connection, before=NOW + timedelta(days=1)) == 0
-    assert sum(outcomes(store).values()) == 0
+        assert messages.known(connection, SUBSCRIPTION, ["1"]) == set()
 
 
 VERSIONS = st.builds(

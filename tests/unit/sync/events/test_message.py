@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lz_sync_dagster.sync.events.message import BadMessage, Welcome, parse_message, printable
 from lz_sync_dagster.sync.state.observation import ContentType, Observation, Source
@@ -120,11 +123,11 @@ def test_the_first_message_of_a_feed_is_a_welcome(text: bytes) -> None:
         ({"asset": asset(resource=None, iamPolicy=[])}, "its iamPolicy has the wrong shape"),
         ({"asset": asset(resource=None, orgPolicy={})}, "its orgPolicy has the wrong shape"),
         ({"asset": asset(ancestors="organizations/3")}, "ancestors that are not a list"),
-        ({"asset": asset(updateTime="yesterday")}, "yesterday"),
+        ({"asset": asset(updateTime="yesterday")}, "unreadable"),
         ({"asset": asset(updateTime=12), "window": {"startTime": AT}}, "unreadable update time"),
         ({"asset": asset(), "window": {"startTime": 12}}, "unreadable window"),
         ({"asset": asset(updateTime=None)}, "neither a window nor an update time"),
-        ({"asset": asset(), "deleted": "yes"}, "'yes' for 'deleted'"),
+        ({"asset": asset(), "deleted": "yes"}, "has a 'deleted' that is neither true nor false"),
         ({"asset": asset(), "window": []}, "its window is not an object"),
     ],
 )
@@ -134,8 +137,70 @@ def test_anything_else_is_bad_and_says_why(document: Any, reason: str) -> None:
     assert reason in caught.value.line
 
 
-def test_what_is_kept_of_a_message_has_no_secrets() -> None:
-    items = [{"key": "startup-script", "value": "export PW=hunter2secret"}]
+SECRET = "hunter2-correct-horse"
+HIDING = {
+    "asset": {
+        "name": "//run/x",
+        "assetType": "run.googleapis.com/Service",
+        "resource": {"data": {"containers": [{"env": [{"name": "DB", "value": SECRET}]}]}},
+    }
+}
+FULL = orjson.dumps(HIDING)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        FULL,
+        orjson.dumps([HIDING]),
+        orjson.dumps(FULL.decode()),
+        FULL + b"\n" + FULL,
+        *(FULL[:-cut] for cut in range(1, len(SECRET) + 20, 6)),
+        FULL + b"trailing",
+        b"\xff" + FULL[1:],
+        f"password: {SECRET}".encode(),
+    ],
+)
+def test_what_is_kept_of_a_message_has_no_secrets(data: bytes) -> None:
+    assert SECRET[:7] not in printable(data)
+
+
+def test_json_is_kept_with_its_structure() -> None:
+    items = [{"key": "startup-script", "value": SECRET}]
     data = orjson.dumps({"asset": {"resource": {"data": {"metadata": {"items": items}}}}})
-    assert "hunter2secret" not in printable(data)
+    assert SECRET not in printable(data)
     assert "startup-script" in printable(data)
+
+
+def test_of_anything_else_its_length_its_hash_and_its_beginning_are_kept() -> None:
+    data = b"something " * 1000
+    kept = printable(data)
+    assert kept.startswith(f"{len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
+    assert kept.endswith("something " * 20)
+
+
+@given(st.binary(max_size=60) | st.sampled_from([b"[" * 5000, b"[" * 900 + b"]" * 900, b"1e400", b"9" * 400, b"NaN"]))
+def test_whatever_comes_can_be_printed(data: bytes) -> None:
+    assert isinstance(printable(data), str)
+
+
+@pytest.mark.parametrize("depth", [200, 500, 1000, 100_000])
+def test_what_is_nested_too_deeply_is_a_bad_message(depth: int) -> None:
+    nested = FULL.replace(b'"DB"', b"[" * depth + b"]" * depth)
+    with pytest.raises(BadMessage):
+        parse(nested)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"asset": asset(), "deleted": SECRET},
+        {"asset": asset(), "window": {"startTime": SECRET}},
+        {"asset": asset(updateTime=SECRET), "window": {"startTime": AT}},
+        {"asset": asset(ancestors=SECRET)},
+    ],
+)
+def test_a_reason_quotes_no_values(document: Any) -> None:
+    with pytest.raises(BadMessage) as caught:
+        parse(document)
+    assert SECRET not in caught.value.line

@@ -49,6 +49,9 @@ def test_governance_is_flat_with_dotted_keys() -> None:
         ("a: !!python/object:os.system x", "pmo.yaml:1"),
         ("a: \x07", "pmo.yaml:1"),
         ("a: 2026-13-45", "pmo.yaml:1"),
+        ("a: &a [*a]", "pmo.yaml:1: is nested too deeply"),
+        ("a: &a {b: *a, c: *a}", "pmo.yaml:1: is nested too deeply"),
+        (f"a: 0x{'f' * 5000}", "pmo.yaml:1: has a number"),
     ],
 )
 def test_bad_yaml_is_one_line_with_its_place(text: str, where: str) -> None:
@@ -63,6 +66,17 @@ def test_yaml_that_multiplies_by_aliases_is_refused() -> None:
     text = "l0: &l0 [x]\n" + "\n".join(levels)
     with pytest.raises(SyncError, match=f"more than {MAX_LEAVES}"):
         governance(text)
+
+
+def test_odd_keys_and_values_are_text_that_every_database_takes() -> None:
+    assert governance('"\\ud800": 1\n"a\\0b": {c: .inf, d: -.inf, e: .nan}\n') == {
+        "?": 1,
+        "a\N{REPLACEMENT CHARACTER}b.c": "inf",
+        "a\N{REPLACEMENT CHARACTER}b.d": "-inf",
+        "a\N{REPLACEMENT CHARACTER}b.e": "nan",
+    }
+    assert governance("a: !!set {c, a, b}\n") == {"a": "{a, b, c}"}
+    assert governance(f"{'k' * 600}: 1\n{'k' * 600}x: 2\n") == {"k" * 512: 2}
 
 
 def test_gates_come_from_tables_and_sections_and_one_gate_is_one_row() -> None:
@@ -108,6 +122,12 @@ def test_a_gates_file_without_a_gate_is_an_error_not_an_empty_list() -> None:
     with pytest.raises(SyncError, match="columns Gate"):
         read_gates("ENFORCEMENT_GATES.md", "# Gates\n\nTo be written.\n", "c")
     assert read_gates("ENFORCEMENT_GATES.md", "", "c") == []
+
+
+def test_gates_whose_ids_are_equal_once_they_are_cut_are_one_gate() -> None:
+    rows = "".join(f"| {'G' * 200}-{number} | high |\n" for number in range(2))
+    (gate,) = read_gates("ENFORCEMENT_GATES.md", f"| Gate | Severity |\n|---|---|\n{rows}", "c")
+    assert gate.gate_id == "G" * 128
 
 
 TERRAFORM = b"""

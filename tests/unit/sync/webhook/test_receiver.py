@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 
 from lz_sync_dagster.config import WebhookConfig
 from lz_sync_dagster.sync.store import Store, inbox
-from lz_sync_dagster.sync.store.inbox import DeliveryStatus
+from lz_sync_dagster.sync.store.inbox import ASK_AGAIN_AFTER, DeliveryStatus
 from lz_sync_dagster.sync.store.schema import inbox as inbox_table
 from lz_sync_dagster.sync.webhook.receiver import Answer, receive
 from tests.conftest import NOW
@@ -65,6 +66,7 @@ def deliver(
     secrets: tuple[bytes, ...] = (SECRET,),
     headers: dict[str, str] | None = None,
     repository: str = REPOSITORY,
+    now: datetime = NOW,
 ) -> Answer:
     body = json.dumps(payload).encode() if body is None else body
     sent = {
@@ -80,7 +82,7 @@ def deliver(
         repository,
         "main",
         store,
-        NOW,
+        now,
         portal_repository=PORTAL,
     )
 
@@ -203,10 +205,60 @@ def test_a_redelivery_is_a_duplicate(store: Store) -> None:
     assert len(kept(store)) == 1
 
 
+def settle(store: Store, now: datetime = NOW) -> None:
+    with store.write() as connection:
+        inbox.finish(connection, inbox.pending(connection), run_id="1", now=now)
+
+
+def test_an_event_whose_body_is_the_one_of_before_asks_again_once_some_time_has_passed(store: Store) -> None:
+    soon, later = NOW + ASK_AGAIN_AFTER - timedelta(seconds=1), NOW + ASK_AGAIN_AFTER
+    deliver(store, dispatch(), event="repository_dispatch", delivery="d-1")
+    settle(store)
+    replay = deliver(store, dispatch(), event="repository_dispatch", delivery="d-2", now=soon)
+    assert replay.body["duplicate"] is True
+    assert [row.status for row in kept(store)] == ["done"]
+
+    answer = deliver(store, dispatch(), event="repository_dispatch", delivery="d-3", now=later)
+    assert answer.body["duplicate"] is False
+    (row,) = kept(store)
+    assert (row.status, row.delivery_id, row.run_id, row.finished_at) == ("pending", "d-3", None, None)
+    assert (row.received_at, row.asked_at) == (later, later)
+
+    settle(store, later)
+    replay = deliver(store, dispatch(), event="repository_dispatch", delivery="d-4", now=later + timedelta(minutes=1))
+    assert replay.body["duplicate"] is True
+    assert [row.status for row in kept(store)] == ["done"], "a replay starts no more than one run in a while"
+
+
+def test_a_redelivery_of_what_is_done_is_a_duplicate(store: Store) -> None:
+    deliver(store, push())
+    deliver(store, dispatch(), event="repository_dispatch", delivery="d-2")
+    settle(store)
+    for delivery in ("d-1", "d-2"):
+        again = deliver(store, push(), delivery=delivery, now=NOW + timedelta(days=1))
+        assert again.body["duplicate"] is True
+    assert {row.status for row in kept(store)} == {"done"}
+
+
+def test_a_pending_delivery_that_is_sent_again_asks_again_and_a_run_under_way_does_not_settle_it(store: Store) -> None:
+    deliver(store, push())
+    with store.read() as connection:
+        read_by_run = inbox.pending(connection)
+    later = NOW + ASK_AGAIN_AFTER
+    for now, asked_at in ((later - timedelta(seconds=1), NOW), (later, later)):
+        assert deliver(store, push(), now=now).body["duplicate"] is True
+        (row,) = kept(store)
+        assert (row.status, row.received_at, row.asked_at) == ("pending", NOW, asked_at)
+
+    with store.write() as connection:
+        assert inbox.finish(connection, read_by_run, run_id="1", now=later) == 0
+        assert inbox.finish(connection, inbox.pending(connection), run_id="2", now=later) == 1
+
+
 def test_a_captured_body_under_another_delivery_id_is_a_duplicate_even_after_its_run(store: Store) -> None:
     deliver(store, push(), delivery="d-1")
     with store.write() as connection:
-        inbox.finish(connection, [delivery.id for delivery in inbox.pending(connection)], run_id="1", now=NOW)
+        inbox.finish(connection, inbox.pending(connection), run_id="1", now=NOW)
     replay = deliver(store, push(), delivery="d-2")
 
     assert replay.body["duplicate"] is True

@@ -22,8 +22,8 @@ def put(store: Store, clock: SteppedClock, name: str, status: DeliveryStatus = D
 
 def settle(store: Store, clock: SteppedClock) -> None:
     with store.write() as connection:
-        ids = [delivery.id for delivery in inbox.pending(connection)]
-        assert inbox.finish(connection, ids, run_id="1", now=clock()) == len(ids)
+        waiting = inbox.pending(connection)
+        assert inbox.finish(connection, waiting, run_id="1", now=clock()) == len(waiting)
 
 
 def account(store: Store, clock: SteppedClock) -> LayerOutcome:
