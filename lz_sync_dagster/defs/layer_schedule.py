@@ -5,9 +5,9 @@ from datetime import datetime
 import dagster as dg
 
 from lz_sync_dagster.config import Settings
-from lz_sync_dagster.defs.cadence import Cadence, cadence_of
 from lz_sync_dagster.defs.configured import LAYER_TAG, TRIGGERED_BY_TAG
 from lz_sync_dagster.layers import LayerId, layer
+from lz_sync_dagster.sync.cadence import Cadence, cadence_of
 from lz_sync_dagster.sync.models import Status
 from lz_sync_dagster.sync.store import Store
 from lz_sync_dagster.sync.store.layer_runs import statuses

@@ -15,9 +15,9 @@ import sqlalchemy as sa
 import structlog
 
 from lz_sync_dagster.config import Settings
-from lz_sync_dagster.defs.cadence import cadence_of
 from lz_sync_dagster.defs.configured import LAYER_TAG, TRIGGERED_BY_TAG
 from lz_sync_dagster.layers import LayerId, layer
+from lz_sync_dagster.sync.cadence import cadence_of
 from lz_sync_dagster.sync.errors import LayerBusy, SyncError
 from lz_sync_dagster.sync.progress import Progress, silent
 from lz_sync_dagster.sync.retry import RETRY_WAITS

@@ -12,11 +12,12 @@ import structlog
 
 from lz_sync_dagster.config import Settings
 from lz_sync_dagster.layers import LAYERS, LayerId
+from lz_sync_dagster.sync.cadence import cadence_of
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.inventory.views import infrastructure_state
 from lz_sync_dagster.sync.models import Status, SyncStatus
 from lz_sync_dagster.sync.progress import Progress
-from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun, run_to_end
+from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun, NextSync, never, run_to_end
 from lz_sync_dagster.sync.store import Store, layer_runs
 from lz_sync_dagster.sync.timing import Clock
 from lz_sync_dagster.sync.work import WORK
@@ -105,9 +106,9 @@ def _work(
     return work
 
 
-def _next_sync(settings: Settings, layer: LayerId) -> Callable[[datetime], datetime | None]:
-    cadence = settings.cadence(layer)
-    return lambda now: None if cadence is None else now + cadence
+def _next_sync(settings: Settings, layer: LayerId) -> NextSync:
+    cadence = cadence_of(layer, settings)
+    return never if cadence is None else cadence.after
 
 
 def _with_error(status: SyncStatus, error: SyncError | None) -> SyncStatus:

@@ -119,6 +119,7 @@ def test_a_full_read_is_the_organization_and_a_second_one_changes_nothing(
 ) -> None:
     first, _ = sync(settings, store)
     assert first.status is Status.SUCCESS
+    assert first.details["resources"]["missed_by_feed"] == 0, "a baseline misses nothing"
     assert existing(store) == truth(world, read_types(settings))
     assert ledger(store).status is CoverageStatus.COMPLETE
 
@@ -138,6 +139,7 @@ def test_what_the_feed_missed_becomes_a_synthetic_event(world: World, settings: 
     world.organization.upsert(instance, content_type="RESOURCE", at=datetime.now(UTC))
     outcome, _ = sync(settings, sqlite_store)
     assert outcome.items_changed == 1
+    assert outcome.details["resources"]["missed_by_feed"] == 1
     with sqlite_store.read() as connection:
         frames = event_log.after(connection, 0, limit=100)
         state = infrastructure_state(connection, now=utcnow())

@@ -296,11 +296,12 @@ class CostChart:
         if not costs:
             _set(self._note, "Cost is not known." if figures.daily else "Not computed yet.")
             return
-        newest = figures.daily[-1]
-        latest = ", ".join(
-            f"{max(days)}: {days[max(days)]:,.2f} {currency}" for currency, days in sorted(costs.items())
+        newest = max((row for row in figures.daily if row.total_cost is not None), key=lambda row: row.date)
+        day = newest.date.isoformat()
+        sums = ", ".join(f"{days[day]:,.2f} {currency}" for currency, days in sorted(costs.items()) if day in days)
+        note = (
+            f"{day}: {sums} · as of {_instant(newest.as_of)} · from {newest.source} · coverage {newest.cost_coverage}"
         )
-        note = f"Newest {latest} · as of {_instant(newest.as_of)} · from {newest.source} · coverage {newest.coverage}"
         _set(self._note, note)
         self._box.props["aria-label"] = f"Total cost per day. {note}"
         self._box.update()

@@ -55,6 +55,7 @@ class _Tally:
     applied: Applied = field(default_factory=Applied)
     read: int = 0
     missing: int = 0
+    missed_by_feed: int = 0
     unusable: int = 0
     errors: list[SyncError] = field(default_factory=list)
     proven: set[Part] = field(default_factory=set)
@@ -188,6 +189,7 @@ def _read_part(
             applied, refused = _apply_page(store, part, page, evaluate, announce=not baseline, clock=clock)
             unusable += len(page.unusable) + refused
             tally.applied += applied
+            tally.missed_by_feed += 0 if baseline else applied.changed
         _end_read(store, part, config, tally, names, unusable, read_ns=read_ns, clock=clock)
     except SyncError as error:
         tally.errors.append(error)
@@ -241,6 +243,7 @@ def _end_read(
             tally.proven.add(part)
     tally.missing += result.missing
     tally.applied += Applied(deleted=result.deleted)
+    tally.missed_by_feed += result.deleted
     if result.withheld:
         withheld = SyncError(
             f"{result.lost} of {result.known} assets vanished at once; nothing was deleted",
@@ -364,6 +367,7 @@ def _outcome(store: Store, tally: _Tally, written: int, *, now: datetime) -> Lay
                 "updated": tally.applied.updated,
                 "deleted": tally.applied.deleted,
                 "missing_once": tally.missing,
+                "missed_by_feed": tally.missed_by_feed,
                 "unusable": tally.unusable,
                 "parquet_files_written": written,
             },

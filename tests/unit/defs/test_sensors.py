@@ -9,7 +9,7 @@ import pytest
 
 from lz_sync_dagster.config import Settings
 from lz_sync_dagster.defs.analytics.checks import newest_day_is_whole
-from lz_sync_dagster.defs.cadence import Cadence, cadence_of
+from lz_sync_dagster.sync.cadence import Cadence, cadence_of
 from lz_sync_dagster.defs.events.sensors import Cursor, read_cursor, wait_for_events, write_cursor
 from lz_sync_dagster.defs.operations.sensors import worst_state
 from lz_sync_dagster.layers import LayerId
