@@ -41,6 +41,8 @@ app.add_typer(db, name="db")
 
 EXIT_NOT_IN_SYNC = 1
 EXIT_USAGE = 2
+#: Without a terminal, long work says how far it is this often.
+_LINE_SECONDS = 5.0
 
 ConfigOption = Annotated[
     Path | None,
@@ -249,13 +251,13 @@ def _bars() -> Iterator[Callable[[Any], Progress]]:
 
 
 def _lines(title: str) -> Progress:
-    last = ""
+    last, said_at = "", 0.0
 
     def report(what: str, done: int, total: int | None) -> None:
-        nonlocal last
-        step = what.split(" ", 1)[0]
-        if step != last:
-            last = step
+        nonlocal last, said_at
+        step, now = what.split(" ", 1)[0], time.monotonic()
+        if step != last or now - said_at > _LINE_SECONDS:
+            last, said_at = step, now
             typer.echo(f"{title}: {what}" + ("" if total is None else f" ({done}/{total})"), err=True)
 
     return report

@@ -9,10 +9,10 @@ import pytest
 
 from lz_sync_dagster.config import Settings
 from lz_sync_dagster.defs.analytics.checks import newest_day_is_whole
-from lz_sync_dagster.sync.cadence import Cadence, cadence_of
 from lz_sync_dagster.defs.events.sensors import Cursor, read_cursor, wait_for_events, write_cursor
 from lz_sync_dagster.defs.operations.sensors import worst_state
 from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.cadence import Cadence, cadence_of
 from lz_sync_dagster.sync.models import EventType, Status
 from lz_sync_dagster.sync.runs import LayerOutcome, attempt
 from lz_sync_dagster.sync.store import Store, daily_metrics, dead_letters, event_log, inbox, layer_runs, listeners
