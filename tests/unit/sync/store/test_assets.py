@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.compliance.verdict import Outcome, Verdict
 from lz_sync_dagster.sync.models import EventType
-from lz_sync_dagster.sync.state.observation import Observation, Source, observe
+from lz_sync_dagster.sync.state.observation import Observation, Source, digest_of, observe
 from lz_sync_dagster.sync.state.reducer import Breaker, Knowledge
 from lz_sync_dagster.sync.store import Store, alerts, assets, event_log, findings
 from lz_sync_dagster.sync.store.schema import resource_versions, resources
@@ -23,16 +23,18 @@ PART = (SCOPE, TYPE, "RESOURCE")
 BREAKER = Breaker()
 
 
-def asset(name: str, *, update: int, observed: int, source=Source.FEED, deleted=False, **data) -> Observation:
+def asset(
+    name: str, *, update: int, observed: int, source=Source.FEED, deleted=False, scope=SCOPE, **data
+) -> Observation:
     body = {
         "name": f"//compute.googleapis.com/projects/p-1/{name}",
         "assetType": TYPE,
         "updateTime": format_ns(update),
-        "ancestors": ["projects/1", SCOPE],
+        "ancestors": ["projects/1", scope],
     }
     if not deleted:
         body["resource"] = {"data": data}
-    return observe(body, scope=SCOPE, observed_ns=observed, source=source, deleted=deleted)
+    return observe(body, scope=scope, observed_ns=observed, source=source, deleted=deleted)
 
 
 def judge(asset_type, content_type, name, data) -> list[Verdict]:
@@ -45,12 +47,12 @@ def take(store: Store, *items: Observation, announce=True) -> assets.Applied:
         return assets.apply(connection, items, layer=LayerId.PUBSUB, now=NOW, evaluate=judge, announce=announce)
 
 
-def read(store: Store, read_ns: int, *items: Observation, breaker=BREAKER) -> assets.ReadResult:
+def read(store: Store, read_ns: int, *items: Observation, breaker=BREAKER, part=PART) -> assets.ReadResult:
     take(store, *items)
     with store.write(exclusive=assets.LOCK) as connection:
         return assets.complete_read(
             connection,
-            PART,
+            part,
             read_ns=read_ns,
             names={item.name for item in items},
             layer=LayerId.API,
@@ -160,23 +162,45 @@ def test_an_asset_that_comes_back_with_another_id_is_created_anew(store: Store) 
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(2_000 if SOAK else 25))
-def test_random_histories_end_as_the_truth_core_says(sqlite_store: Store, seed: int) -> None:
-    """A small world changes; the feed loses, repeats and reorders; complete reads come at any time."""
-    rng = random.Random(seed)
-    known, world, waiting, now = Knowledge(), {}, [], 10
+@pytest.mark.parametrize("kind", ["plain", "moves between scopes", "reads that lag"])
+@pytest.mark.parametrize("seed", range(700 if SOAK else 10))
+def test_random_histories_end_as_the_truth_core_says(sqlite_store: Store, seed: int, kind: str) -> None:
+    """A small world changes; the feed loses, repeats and reorders; complete reads come at any time, and may show
+    content of a while ago.
+    """
+    rng = random.Random(f"{seed} {kind}")
+    scopes = [SCOPE, "folders/2"] if kind == "moves between scopes" else [SCOPE]
+    known, world, past, waiting, now = Knowledge(), {}, [{}], [], 10
+
+    def read_all(scope: str, content: dict, read_ns: int) -> None:
+        seen = [
+            asset(name, update=when, observed=read_ns, source=Source.SNAPSHOT, scope=home, **data)
+            for name, (when, data, home) in content.items()
+            if home == scope
+        ]
+        read(sqlite_store, read_ns, *seen, part=(scope, TYPE, "RESOURCE"))
+        for item in seen:
+            known.observe(item)
+        known.complete_read((scope, TYPE, "RESOURCE"), read_ns)
+
     for _ in range(40):
         now += rng.randint(1, 3)
         action = rng.random()
         if action < 0.45:
             name = rng.choice("abcdef")
             if name in world and rng.random() < 0.4:
-                del world[name]
-                told = asset(name, update=now, observed=now, deleted=True)
+                _, _, home = world.pop(name)
+                told = asset(name, update=now, observed=now, deleted=True, scope=home)
+            elif name in world and rng.random() < 0.2:
+                when, data, _ = world[name]
+                world[name] = (when, data, rng.choice(scopes))
+                told = None
             else:
-                world[name] = (now, {"x": now, "open": rng.random() < 0.5})
-                told = asset(name, update=now, observed=now, **world[name][1])
-            waiting += [told] * rng.choice([0, 1, 1, 2])
+                home = world[name][2] if name in world else rng.choice(scopes)
+                world[name] = (now, {"x": now, "open": rng.random() < 0.5}, home)
+                told = asset(name, update=now, observed=now, scope=home, **world[name][1])
+            waiting += [told] * rng.choice([0, 1, 1, 2]) if told else []
+            past.append(dict(world))
         elif action < 0.8 and waiting:
             rng.shuffle(waiting)
             batch = [waiting.pop() for _ in range(rng.randint(1, len(waiting)))]
@@ -184,25 +208,26 @@ def test_random_histories_end_as_the_truth_core_says(sqlite_store: Store, seed: 
             for item in batch:
                 known.observe(item)
         else:
-            seen = [
-                asset(name, update=when, observed=now, source=Source.SNAPSHOT, **data)
-                for name, (when, data) in world.items()
-            ]
-            read(sqlite_store, now, *seen)
-            for item in seen:
-                known.observe(item)
-            known.complete_read(PART, now)
-        assert existing(sqlite_store) == {key: item.digest for key, item in known.existing().items()}
-    for read_ns in (now + 1, now + 2):
-        final = [
-            asset(name, update=when, observed=read_ns, source=Source.SNAPSHOT, **data)
-            for name, (when, data) in world.items()
-        ]
-        read(sqlite_store, read_ns, *final)
-    assert existing(sqlite_store) == {(item.name, "RESOURCE"): item.digest for item in final}
+            lags = kind == "reads that lag" and rng.random() < 0.4
+            read_all(rng.choice(scopes), rng.choice(past[-5:]) if lags else world, now)
+        agree(sqlite_store, known)
+    for read_ns in range(now + 1, now + 5, 2):
+        for offset, scope in enumerate(scopes):
+            read_all(scope, world, read_ns + offset)
+    agree(sqlite_store, known)
+    assert {name[-1] for name, _ in existing(sqlite_store)} == set(world)
     with sqlite_store.read() as connection:
-        failing = sum(data["open"] for _, data in world.values())
-        assert findings.count_open(connection) == failing
+        assert findings.count_open(connection) == sum(data["open"] for _, data, _ in world.values())
+
+
+def agree(store: Store, known: Knowledge) -> None:
+    """The tables hold what the truth core says, content and place included."""
+    with store.read() as connection:
+        rows = connection.execute(sa.select(resources).where(resources.c.deleted.is_(False))).all()
+    assert {(row.name, row.digest, row.scope) for row in rows} == {
+        (item.name, item.digest, item.scope) for item in known.existing().values()
+    }
+    assert all(digest_of(row.data) == row.digest for row in rows)
 
 
 def test_project_and_place_are_known(store: Store) -> None:
