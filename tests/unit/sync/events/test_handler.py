@@ -318,7 +318,7 @@ VERSIONS = st.builds(
 
 
 @pytest.mark.soak
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=500 if SOAK else 25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200 if SOAK else 25)
 @given(data=st.data())
 def test_any_order_repetition_and_batching_ends_in_the_same_state(sqlite_store: Store, data: st.DataObject) -> None:
     bodies = data.draw(st.lists(VERSIONS | st.just(b"not json"), min_size=1, max_size=8))

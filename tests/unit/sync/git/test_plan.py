@@ -138,7 +138,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> pygit2.Repository:
 
 @given(first=trees(), second=trees(), own=trees("ref/", st.just("by hand")))
 @pytest.mark.soak
-@settings(max_examples=2_000 if SOAK else 40)
+@settings(max_examples=500 if SOAK else 40)
 def test_any_history_ends_in_the_expected_tree(
     scratch: pygit2.Repository, first: dict[str, str], second: dict[str, str], own: dict[str, str]
 ) -> None:
@@ -165,7 +165,7 @@ def test_any_history_ends_in_the_expected_tree(
 
 @given(before=trees(), after=trees())
 @pytest.mark.soak
-@settings(max_examples=2_000 if SOAK else 40)
+@settings(max_examples=500 if SOAK else 40)
 def test_a_changed_tree_is_written_exactly(
     scratch: pygit2.Repository, before: dict[str, str], after: dict[str, str]
 ) -> None:
