@@ -18,7 +18,7 @@ from lz_sync_dagster.sync.store.schema import counters, metadata
 
 #: ``make soak`` sets it: randomized tests run for minutes instead of seconds.
 SOAK = "SOAK" in os.environ
-settings.register_profile("quick", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=40)
 settings.register_profile("soak", deadline=None, max_examples=2_000)
 settings.load_profile("soak" if SOAK else "quick")
 
