@@ -10,7 +10,6 @@ import json
 import logging
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -175,12 +174,10 @@ def portal(
 @app.command()
 def listen(config: ConfigOption = None) -> None:
     """Listen to the asset feed until SIGINT or SIGTERM."""
-    from lz_sync_dagster.sync.events.listener import run_listener
+    from lz_sync_dagster.sync.events.listener import run_listener, stop_on_signals
     from lz_sync_dagster.sync.timing import utcnow
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     with _opened(config) as (settings, store):
         run_listener(settings, store, utcnow, stop)
 

@@ -13,7 +13,7 @@ import structlog
 from lz_sync_dagster.config import Settings
 from lz_sync_dagster.layers import LAYERS, LayerId
 from lz_sync_dagster.sync.cadence import cadence_of
-from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.errors import LayerBusy, Reason, SyncError
 from lz_sync_dagster.sync.inventory.views import infrastructure_state
 from lz_sync_dagster.sync.models import Status, SyncStatus
 from lz_sync_dagster.sync.progress import Progress
@@ -113,7 +113,7 @@ def _next_sync(settings: Settings, layer: LayerId) -> NextSync:
 
 def _with_error(status: SyncStatus, error: SyncError | None) -> SyncStatus:
     """A sync that could not even start (`LayerBusy`) left no trace in the layer's health: say it here."""
-    if error is None or status.errors:
+    if error is None or (status.errors and not isinstance(error, LayerBusy)):
         return status
     return status.model_copy(update={"status": Status.FAILED, "errors": [*status.errors, str(error)]})
 
