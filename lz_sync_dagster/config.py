@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -30,6 +30,8 @@ from lz_sync_dagster.sync.state.redaction import redact, redact_text
 
 ENV_PREFIX = "LZ_SYNC_"
 DEFAULT_FILE = "sync_config.yaml"
+#: Settings that come from the environment alone.
+SECRETS = ("webhook_secrets", "git_token", "github_token", "github_app_private_key")
 
 RelativePath = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^/\\]")]
 #: Numbers, since assets name their ancestors by number.
@@ -53,42 +55,105 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+#: One path or glob, or a list of them.
+Several = Annotated[tuple[RelativePath, ...], BeforeValidator(_several), Field(min_length=1)]
+
+
 class MappingRule(_Section):
     """Files of the landing zone that match ``source`` go below ``destination`` in the portal repository.
 
-    ``source`` is a glob from the repository's root (``*`` within a folder, ``**`` across folders). The part of a path
-    before the first wildcard is dropped: ``docs/**`` → ``docs/lz-reference`` puts ``docs/a/b.md`` at
-    ``docs/lz-reference/a/b.md``. A source without a wildcard is one file, and ``destination`` is its new path.
+    ``source`` is a glob from the repository's root (``*`` within a folder, ``**`` across folders), or several. The part
+    of a path before the first wildcard is dropped: ``docs/**`` → ``docs/lz-reference`` puts ``docs/a/b.md`` at
+    ``docs/lz-reference/a/b.md``. A source without a wildcard is one file, and ``destination`` is its new path. With
+    several destinations a file is copied to each of them.
     """
 
-    source: RelativePath
-    destination: RelativePath
+    source: Several
+    destination: Several
+
+
+class WebhookTriggers(_Section):
+    """Which layers a push runs, by what it touched: globs from the landing zone's root."""
+
+    git_sync: list[RelativePath] = ["**"]
+    api_sync: list[RelativePath] = ["terraform/**"]
 
 
 class WebhookConfig(_Section):
-    """Layer 1. ``timeout_seconds``: how long a delivery may wait for its sync before the layer counts as late."""
+    """Layer 1.
+
+    Attributes:
+        timeout_seconds: how long a delivery may wait for its sync before the layer counts as late.
+        triggers: a push that touches none of the globs of ``git_sync`` asks for nothing.
+        head_poll_seconds: how often the landing zone's head is looked up, in case a delivery is missed; 0: never.
+        hook: whose failed deliveries are sent again: the id of the landing zone's webhook, or ``app`` for the one of
+            the GitHub App; ``None``: nobody's, then polling alone finds what was missed.
+    """
 
     enabled: bool = True
     timeout_seconds: int = Field(300, ge=1, le=3600)
-    events: list[Literal["repository_dispatch", "push", "pull_request"]] = ["repository_dispatch", "push"]
+    events: list[Literal["repository_dispatch", "push", "pull_request"]] = [
+        "repository_dispatch",
+        "push",
+        "pull_request",
+    ]
     dispatch_types: list[str] = ["lz-update"]
     max_body_bytes: int = Field(25 * 1024 * 1024, ge=1024, le=25 * 1024 * 1024)
+    triggers: WebhookTriggers = WebhookTriggers()
+    head_poll_seconds: int = Field(60, ge=0, le=86_400)
+    hook: int | Literal["app"] | None = None
+
+
+class PullRequestConfig(_Section):
+    """How ``publish: pull_request`` works. ``branch``: the sync's own, which it rewrites. ``auto_merge``: ask GitHub to
+    merge when the checks have passed."""
+
+    branch: str = "lz-sync/update"
+    auto_merge: bool = False
+    labels: list[str] = []
+
+
+class SignatureConfig(_Section):
+    """Verification of the landing zone's commits. ``policy``: ``require`` syncs no head without a good signature.
+    ``allowed_signers``: the file that ssh signatures are checked against (see ssh-keygen(1)); gpg uses its own
+    keyring."""
+
+    policy: Literal["off", "warn", "require"] = "off"
+    allowed_signers: Path | None = None
 
 
 class GitSyncConfig(_Section):
-    """Layer 2. ``paths``: what to sync; ``mapping``: where a path goes when the default destination is not wanted."""
+    """Layer 2.
+
+    Attributes:
+        paths: what to sync.
+        exclude: what not to sync all the same.
+        mapping: where a path goes when the default destination is not wanted; the first rule that matches places it.
+        drift: what becomes of a synced file that somebody edited in the portal repository: ``restore`` it, or
+            ``refuse`` to touch it until a person has looked.
+        publish: ``push`` to the portal's branch, or open a ``pull_request``.
+    """
 
     enabled: bool = True
     frequency_hours: int = Field(6, ge=1, le=168)
     paths: list[RelativePath] = ["docs/**", "pmo.yaml", "ENFORCEMENT_GATES.md", "terraform/**/*.tf", "RUNBOOKS.md"]
     mapping: list[MappingRule] = [
-        MappingRule(source="docs/**", destination="docs/lz-reference"),
-        MappingRule(source="pmo.yaml", destination="config/lz-pmo.yaml"),
-        MappingRule(source="ENFORCEMENT_GATES.md", destination="docs/lz-reference/ENFORCEMENT_GATES.md"),
-        MappingRule(source="terraform/**/*.tf", destination="docs/lz-reference/terraform"),
-        MappingRule(source="RUNBOOKS.md", destination="docs/lz-reference/RUNBOOKS.md"),
+        MappingRule(source=("docs/**",), destination=("docs/lz-reference",)),
+        MappingRule(source=("pmo.yaml",), destination=("config/lz-pmo.yaml",)),
+        MappingRule(source=("ENFORCEMENT_GATES.md",), destination=("docs/lz-reference/ENFORCEMENT_GATES.md",)),
+        MappingRule(source=("terraform/**/*.tf",), destination=("docs/lz-reference/terraform",)),
+        MappingRule(source=("RUNBOOKS.md",), destination=("docs/lz-reference/RUNBOOKS.md",)),
     ]
+    exclude: list[RelativePath] = []
     max_file_bytes: int = Field(5 * 1024 * 1024, ge=1, le=100 * 1024 * 1024)
+    drift: Literal["restore", "refuse"] = "restore"
+    publish: Literal["push", "pull_request"] = "push"
+    pull_request: PullRequestConfig = PullRequestConfig()
+    signatures: SignatureConfig = SignatureConfig()
 
 
 class ApiSyncConfig(_Section):
@@ -166,6 +231,21 @@ class GoogleCloudConfig(_Section):
     asset_endpoint: str | None = None
 
 
+class GithubConfig(_Section):
+    """GitHub's API, for pull requests and for the repair of deliveries.
+
+    Attributes:
+        api_url: ``https://HOST/api/v3`` for GitHub Enterprise.
+        app_id: of a GitHub App; its private key comes from ``LZ_SYNC_GITHUB_APP_PRIVATE_KEY``. Without an App, the
+            token of ``LZ_SYNC_GITHUB_TOKEN`` is used.
+        installation_id: the App's installation; ``None`` looks it up by the repository.
+    """
+
+    api_url: str = "https://api.github.com"
+    app_id: int | None = None
+    installation_id: int | None = None
+
+
 class Settings(BaseSettings):
     """All settings, checked. Made by `load_settings`."""
 
@@ -183,10 +263,13 @@ class Settings(BaseSettings):
     store: StoreConfig = StoreConfig()
     warehouse: WarehouseConfig = WarehouseConfig()
     google_cloud: GoogleCloudConfig = GoogleCloudConfig()
+    github: GithubConfig = GithubConfig()
     owners: list[Team] = ["team:platform"]
     data_dir: Path = Path(".lz_sync")
     webhook_secrets: SecretStr | None = None
     git_token: SecretStr | None = None
+    github_token: SecretStr | None = None
+    github_app_private_key: SecretStr | None = None
 
     @classmethod
     def settings_customise_sources(
@@ -298,7 +381,7 @@ def load_settings(path: str | Path | None = None, *, environ: Mapping[str, str] 
                 raise ConfigError(
                     [f"{file}: {key!r}: is not a known key; allowed: {', '.join(_keys_at(()))}" for key in others]
                 )
-        for key in ("webhook_secrets", "git_token"):
+        for key in SECRETS:
             if key in data:
                 raise ConfigError(
                     [

@@ -21,23 +21,30 @@ class Mapping:
 
     Args:
         paths: globs from the repository's root; a file that matches one is selected. ``*`` and ``?`` stay within a
-        folder,
-            ``**`` crosses folders.
-        rules: the first one whose ``source`` matches places a file.
+            folder, ``**`` crosses folders.
+        rules: the first one with a ``source`` that matches places a file.
+        exclude: globs of files that are not selected all the same.
     """
 
-    def __init__(self, paths: Sequence[str], rules: Sequence[MappingRule]) -> None:
+    def __init__(self, paths: Sequence[str], rules: Sequence[MappingRule], exclude: Sequence[str] = ()) -> None:
         self.paths = tuple(paths)
         self.rules = tuple(rules)
+        self.exclude = tuple(exclude)
 
-    def destination(self, path: str) -> str | None:
-        """The path in the portal repository, or ``None`` if the file is not selected."""
-        if not any(matches(pattern, path) for pattern in self.paths):
-            return None
+    def destinations(self, path: str) -> tuple[str, ...]:
+        """The file's paths in the portal repository, in the order of the rule; none if it is not selected."""
+        if not matches_any(self.paths, path) or matches_any(self.exclude, path):
+            return ()
         for rule in self.rules:
-            if matches(rule.source, path):
-                return _place(rule, path)
-        return f"{DEFAULT_DESTINATION}/{path}"
+            for source in rule.source:
+                if matches(source, path):
+                    return tuple(dict.fromkeys(_place(source, destination, path) for destination in rule.destination))
+        return (f"{DEFAULT_DESTINATION}/{path}",)
+
+
+def matches_any(patterns: Sequence[str], path: str) -> bool:
+    """Whether one of the globs covers a path."""
+    return any(matches(pattern, path) for pattern in patterns)
 
 
 def matches(pattern: str, path: str) -> bool:
@@ -51,13 +58,13 @@ def escapes(path: str) -> bool:
     return any(part.casefold() in _FORBIDDEN_PARTS or "\\" in part or part.endswith((" ", ".")) for part in parts)
 
 
-def _place(rule: MappingRule, path: str) -> str:
-    wildcard = _WILDCARD.search(rule.source)
-    if wildcard is None and not rule.source.endswith("/"):
-        return rule.destination
-    fixed = rule.source[: wildcard.start()] if wildcard else rule.source
+def _place(source: str, destination: str, path: str) -> str:
+    wildcard = _WILDCARD.search(source)
+    if wildcard is None and not source.endswith("/"):
+        return destination
+    fixed = source[: wildcard.start()] if wildcard else source
     kept = path[fixed.rfind("/") + 1 :]
-    return f"{rule.destination.rstrip('/')}/{kept}"
+    return f"{destination.rstrip('/')}/{kept}"
 
 
 @lru_cache(maxsize=256)

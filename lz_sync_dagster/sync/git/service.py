@@ -81,7 +81,7 @@ def sync_git(settings: Settings, store: Store, run: LayerRun, *, clock: Clock, p
     portal = Mirror(
         folder / "portal.git", settings.portal_repository, key="portal_repository", token=settings.git_token
     )
-    mapping = Mapping(config.paths, config.mapping)
+    mapping = Mapping(config.paths, config.mapping, config.exclude)
     changes, added, modified, deleted, restored = _Changes(), 0, 0, 0, 0
     pushed: str | None = None
     for _ in range(MAX_ROUNDS):
@@ -284,8 +284,9 @@ def _read(file: SourceFile, reader: Callable[[SourceFile], Sequence[Row]], error
 def _row(file: SourceFile, reason: str | None, commit: str, before: dict[str, SyncedFile]) -> SyncedFile:
     row = SyncedFile(
         path=file.path,
-        destination=file.destination if reason is None else None,
+        destination=file.destination,
         blob=file.entry.blob,
+        mode=file.entry.mode,
         size=file.size,
         status="synced" if reason is None else "not_synced",
         reason=reason,

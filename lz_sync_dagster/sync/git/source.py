@@ -68,9 +68,7 @@ def read_source(
     """
     tree = repository[commit].peel(pygit2.Commit).tree
     selected = [
-        (file, destination)
-        for file in files_of(repository, tree)
-        if (destination := mapping.destination(file.path)) is not None
+        (file, destination) for file in files_of(repository, tree) for destination in mapping.destinations(file.path)
     ]
     files = []
     for number, (file, destination) in enumerate(selected, start=1):
@@ -87,7 +85,7 @@ def _inspect(
     longest = max(len(file.path.encode()), len(destination.encode()))
     if longest > MAX_PATH_BYTES:
         too_long = f"its path, or the one in the portal repository, has {longest} bytes; {MAX_PATH_BYTES} are allowed"
-        return SourceFile(_shortened(file.path), destination, entry, 0, too_long)
+        return SourceFile(_shortened(file.path), _shortened(destination), entry, 0, too_long)
     if file.mode not in REGULAR_MODES:
         kind = {SYMLINK_MODE: "is a symbolic link", GITLINK_MODE: "is a submodule"}.get(file.mode, "is no regular file")
         return SourceFile(file.path, destination, entry, 0, f"{kind}; only regular files are synced")

@@ -45,12 +45,13 @@ class CommitRecord:
 
 @dataclass(frozen=True, slots=True)
 class SyncedFile:
-    """A selected file. ``status``: ``synced``, or ``not_synced`` with a ``reason``. ``commit_sha``: the head when its
-    row last changed."""
+    """A selected file and its place in the portal repository. ``mode``: git's (0o100644, 0o100755). ``status``:
+    ``synced``, or ``not_synced`` with a ``reason``. ``commit_sha``: the head when its row last changed."""
 
     path: str
-    destination: str | None
+    destination: str
     blob: str
+    mode: int
     size: int
     status: str
     reason: str | None

@@ -122,18 +122,25 @@ audit_log = sa.Table(
 
 # --- layer 1: webhook -------------------------------------------------------------------------------------------------
 
-#: One row per accepted delivery. ``status``: pending, done, ignored. ``asked_at``: when it last asked for a sync.
+#: One row per request for a sync: an accepted delivery, a head that polling found, a change that another layer has to
+#: look at. ``layer``: who is to sync. ``status``: pending, done, ignored. ``asked_at``: when it last asked for a sync.
+#: ``touched``: the paths that a push says it changed, ``NULL`` if it does not say, or not all. ``resolved_sha``: the
+#: head of the sync that settled it; ``claim``: what became of ``commit_claim``: reached, absent.
 inbox = sa.Table(
     "inbox",
     metadata,
     sa.Column("id", AutoKey, primary_key=True, autoincrement=True),
     sa.Column("delivery_id", sa.String(128), nullable=False, unique=True),
     sa.Column("body_hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("layer", sa.String(16), nullable=False, server_default="git"),
     sa.Column("event", sa.String(64), nullable=False),
     sa.Column("action", sa.String(64)),
     sa.Column("repository", sa.String(256), nullable=False),
     sa.Column("ref", sa.String(512)),
-    sa.Column("commit_claim", sa.String(64)),
+    sa.Column("commit_claim", sa.String(64), index=True),
+    sa.Column("touched", Json),
+    sa.Column("resolved_sha", sa.String(64)),
+    sa.Column("claim", sa.String(16)),
     sa.Column("actor", sa.String(200)),
     sa.Column("status", sa.String(16), nullable=False, index=True),
     sa.Column("reason", sa.Text),
@@ -141,6 +148,20 @@ inbox = sa.Table(
     _instant("received_at"),
     _instant("asked_at"),
     _instant("finished_at", nullable=True),
+)
+
+#: Deliveries that GitHub could not deliver, and what became of them. ``outcome``: requested, delivered, given_up.
+delivery_repairs = sa.Table(
+    "delivery_repairs",
+    metadata,
+    sa.Column("delivery_id", sa.String(128), primary_key=True),
+    sa.Column("event", sa.String(64), nullable=False),
+    _instant("delivered_at"),
+    sa.Column("failure", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    _instant("requested_at", index=True),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    _instant("settled_at", nullable=True),
 )
 
 # --- layer 2: git -----------------------------------------------------------------------------------------------------
@@ -157,17 +178,94 @@ commits = sa.Table(
     sa.Column("files_changed", sa.Integer, nullable=False),
     sa.Column("insertions", sa.Integer, nullable=False),
     sa.Column("deletions", sa.Integer, nullable=False),
+    sa.Column("signature", sa.String(16)),
 )
 
-#: One row per file of the landing-zone repository that the mapping covers. ``status``: synced, not_synced.
+#: One row per commit × selected file that it changed. ``change``: added, modified, deleted, renamed (``old_path``). The
+#: line counts are ``NULL`` for a binary file.
+commit_files = sa.Table(
+    "commit_files",
+    metadata,
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("sha", sa.String(64), primary_key=True, index=True),
+    _instant("committed_at"),
+    sa.Column("change", sa.String(16), nullable=False),
+    sa.Column("old_path", sa.Text),
+    sa.Column("insertions", sa.Integer),
+    sa.Column("deletions", sa.Integer),
+)
+
+#: One row per commit × item that it changed. ``kind``: governance, gate, terraform_block, runbook. ``key``: the dotted
+#: key, the gate's id, the block's address, the section. ``change``: added, modified, removed.
+item_changes = sa.Table(
+    "item_changes",
+    metadata,
+    sa.Column("id", AutoKey, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("sha", sa.String(64), nullable=False, index=True),
+    _instant("committed_at"),
+    sa.Column("change", sa.String(16), nullable=False),
+    sa.Column("before", Json),
+    sa.Column("after", Json),
+    sa.Index("ix_item_changes_kind_key", "kind", "key"),
+)
+
+#: One row per move of the landing zone's head that a sync saw. ``kind``: first, forward, rewritten (the old head is no
+#: part of the new history).
+head_moves = sa.Table(
+    "head_moves",
+    metadata,
+    sa.Column("id", AutoKey, primary_key=True, autoincrement=True),
+    sa.Column("old_sha", sa.String(64)),
+    sa.Column("new_sha", sa.String(64), nullable=False, index=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("commits", sa.Integer, nullable=False),
+    sa.Column("triggered_by", sa.String(200), nullable=False),
+    _instant("seen_at", index=True),
+)
+
+#: What is wrong with a source file, or with its copy. ``kind``: see `sync.store.source_findings`. One row stays open
+#: per (kind, path, subject).
+source_findings = sa.Table(
+    "source_findings",
+    metadata,
+    sa.Column("id", AutoKey, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("line", sa.Integer),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("severity", sa.String(16), nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("commit_sha", sa.String(64), nullable=False),
+    _instant("opened_at", index=True),
+    _instant("resolved_at", nullable=True, index=True),
+)
+
+#: One row: what the last sync proved, so that the next one looks only at what moved. See `sync.git.state`.
+git_state = sa.Table(
+    "git_state",
+    metadata,
+    sa.Column("name", sa.String(16), primary_key=True),
+    sa.Column("source_commit", sa.String(64), nullable=False),
+    sa.Column("portal_commit", sa.String(64), nullable=False),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("files", sa.BigInteger, nullable=False),
+    sa.Column("pull_request", sa.Integer),
+    _instant("proven_at"),
+)
+
+#: One row per selected file × place in the portal repository. ``status``: synced, not_synced. ``mode``: git's.
 synced_files = sa.Table(
     "synced_files",
     metadata,
     sa.Column("path", sa.Text, primary_key=True),
-    sa.Column("destination", sa.Text),
+    sa.Column("destination", sa.Text, primary_key=True, index=True),
     sa.Column("blob", sa.String(64), nullable=False),
+    sa.Column("mode", sa.Integer, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False, index=True),
     sa.Column("reason", sa.Text),
     sa.Column("commit_sha", sa.String(64), nullable=False),
 )
@@ -222,7 +320,7 @@ terraform_blocks = sa.Table(
     sa.Column("references", Json, nullable=False),
     sa.Column("labels", Json, nullable=False),
     sa.Column("blob", sa.String(64), nullable=False),
-    sa.Column("has_error", sa.Boolean, nullable=False),
+    sa.Column("has_error", sa.Boolean, nullable=False, index=True),
     sa.Column("commit_sha", sa.String(64), nullable=False),
 )
 

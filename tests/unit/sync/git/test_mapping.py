@@ -28,7 +28,7 @@ DEFAULT = Mapping(GitSyncConfig().paths, GitSyncConfig().mapping)
     ],
 )
 def test_the_defaults_are_those_of_the_architecture_document(path: str, destination: str | None) -> None:
-    assert DEFAULT.destination(path) == destination
+    assert DEFAULT.destinations(path) == (() if destination is None else (destination,))
 
 
 @pytest.mark.parametrize(
@@ -57,16 +57,16 @@ def test_the_first_rule_that_covers_a_file_places_it() -> None:
     mapping = Mapping(
         ["**"],
         [
-            MappingRule(source="docs/adr/*.md", destination="decisions"),
-            MappingRule(source="docs/**", destination="reference/"),
+            MappingRule(source=("docs/adr/*.md",), destination=("decisions",)),
+            MappingRule(source=("docs/**",), destination=("reference/",)),
         ],
     )
-    assert mapping.destination("docs/adr/0001.md") == "decisions/0001.md"
-    assert mapping.destination("docs/adr/deep/0001.md") == "reference/adr/deep/0001.md"
+    assert mapping.destinations("docs/adr/0001.md") == ("decisions/0001.md",)
+    assert mapping.destinations("docs/adr/deep/0001.md") == ("reference/adr/deep/0001.md",)
 
 
 def test_a_selected_file_without_a_rule_goes_below_the_reference() -> None:
-    assert Mapping(["CODEOWNERS"], []).destination("CODEOWNERS") == "docs/lz-reference/CODEOWNERS"
+    assert Mapping(["CODEOWNERS"], []).destinations("CODEOWNERS") == ("docs/lz-reference/CODEOWNERS",)
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,18 @@ def test_a_path_that_would_mean_another_one_escapes(path: str) -> None:
 @pytest.mark.parametrize("path", ["a/b.md", ".github/x", "..a/b", "a.git/x"])
 def test_an_ordinary_path_does_not_escape(path: str) -> None:
     assert not escapes(path)
+
+
+def test_several_sources_go_to_several_destinations() -> None:
+    mapping = Mapping(
+        ["docs/**", "*.md"],
+        [MappingRule.model_validate({"source": ["docs/**", "README.md"], "destination": ["a", "b/"]})],
+    )
+    assert mapping.destinations("docs/x.md") == ("a/x.md", "b/x.md")
+    assert mapping.destinations("README.md") == ("a", "b/")
+
+
+def test_what_is_excluded_is_not_selected() -> None:
+    mapping = Mapping(["docs/**"], [], ["docs/**/drafts/**", "*.tmp"])
+    assert mapping.destinations("docs/a/drafts/x.md") == ()
+    assert mapping.destinations("docs/x.md") == ("docs/lz-reference/docs/x.md",)
