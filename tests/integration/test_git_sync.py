@@ -26,12 +26,11 @@ from lz_sync_dagster.config import GitSyncConfig, RepositoryConfig, Settings, Sy
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.git import documents
+from lz_sync_dagster.sync.git.manifest import is_manifest
 from lz_sync_dagster.sync.git.mapping import Mapping
 from lz_sync_dagster.sync.git.mirror import Mirror
-from lz_sync_dagster.sync.git.plan import MANIFEST_PATH
-from lz_sync_dagster.sync.git.portal import publish
 from lz_sync_dagster.sync.git.service import sync_git
-from lz_sync_dagster.sync.git.source import read_source
+from lz_sync_dagster.sync.git.source import Source
 from lz_sync_dagster.sync.git.tree import entries_of
 from lz_sync_dagster.sync.models import Status
 from lz_sync_dagster.sync.progress import Progress, silent
@@ -104,7 +103,7 @@ def head(path: Path) -> pygit2.Commit:
 
 def blobs(path: Path) -> dict[str, str]:
     entries = entries_of(pygit2.Repository(str(path)), head(path).tree)
-    return {name: entry.blob for name, entry in entries.items() if name != MANIFEST_PATH}
+    return {name: entry.blob for name, entry in entries.items() if not is_manifest(name)}
 
 
 def expected(landing_zone: Path) -> dict[str, str]:
@@ -131,7 +130,10 @@ def test_the_first_sync_mirrors_the_landing_zone_and_fills_the_tables(world: Wor
     assert outcome.items_synced == len(expected(world.landing_zone))
     assert outcome.items_changed == outcome.items_synced + 14
     commit = head(world.portal)
-    assert f"Landing-Zone-Commit: {head(world.landing_zone).id}\nTriggered-By: webhook:d-1\n" in commit.message
+    assert commit.message.endswith(
+        f"\n\nLanding-Zone-Commit: {head(world.landing_zone).id}\nLanding-Zone-Actor: Chen Wei\n"
+        "Triggered-By: webhook:d-1\n"
+    )
     assert outcome.details["portal_commits"]["url"] == f"https://git.example.com/portal/commit/{commit.id}"
     assert outcome.details["commits"]["head"] == str(head(world.landing_zone).id)
     (row,) = world.rows(schema.portal_commits)
@@ -324,11 +326,11 @@ def test_a_file_that_is_too_large_is_not_loaded(local: World) -> None:
     tracemalloc.start()
     try:
         commit = str(head(local.landing_zone).id)
-        tree = read_source(repository, commit, mapping, max_file_bytes=1000, known={}, progress=silent)
+        files = Source(repository, commit, mapping, max_file_bytes=1000).all_files({}, silent)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    (file,) = tree.files
+    (file,) = files
     assert file.size == 20_000_000
     assert "20000000 bytes" in str(file.reason)
     assert peak < 5_000_000
@@ -344,7 +346,8 @@ def test_an_empty_selection_deletes_nothing_until_a_person_does(local: World) ->
     assert "sync_layers.git_sync.paths" in str(error)
     assert head(local.portal).id == before
 
-    removed = dict.fromkeys([MANIFEST_PATH, *(blobs(local.portal).keys() - own.keys())])
+    written = entries_of(pygit2.Repository(str(local.portal)), head(local.portal).tree)
+    removed = dict.fromkeys(written.keys() - own.keys())
     commit_changes(local.portal, removed, message="Start anew", at=NOW)
     assert local.sync().items_synced == 0
     assert blobs(local.portal) == own
@@ -499,37 +502,31 @@ def test_a_push_is_settled_by_a_head_that_reaches_its_commit_or_when_it_has_wait
     assert pending() == []
 
 
-class RacedMirror(Mirror):
-    """Before each of the first pushes, somebody else pushes."""
-
-    races = 1
-
-    def push(self, commit: str, *, expected: str) -> None:
-        if self.races:
-            self.races -= 1
-            path = Path(self.config.url)
-            commit_change(path, f"own-{self.races}.md", b"by hand", message="Race", at=NOW)
-        super().push(commit, expected=expected)
-
-
 @pytest.mark.parametrize(("races", "wins"), [(1, True), (4, True), (5, False)])
-def test_a_lost_race_is_planned_anew_a_bounded_number_of_times(local: World, races: int, wins: bool) -> None:
-    source = Mirror(local.folder / "lz.git", RepositoryConfig(url=str(local.landing_zone)), key="a", token=None)
-    portal = RacedMirror(local.folder / "portal.git", RepositoryConfig(url=str(local.portal)), key="b", token=None)
-    portal.races = races
-    mapping = Mapping(local.config.paths, local.config.mapping)
-    commit = source.fetch()
-    tree = read_source(source.open(), commit, mapping, max_file_bytes=10**6, known={}, progress=silent)
+def test_a_lost_race_is_planned_anew_a_bounded_number_of_times(
+    local: World, monkeypatch: pytest.MonkeyPatch, races: int, wins: bool
+) -> None:
+    left = races
+    push = Mirror.push
+
+    def push_second(self: Mirror, commit: str, **options: Any) -> None:
+        """Before each of the first pushes, somebody else pushes."""
+        nonlocal left
+        if left:
+            left -= 1
+            commit_change(local.portal, f"own-{left}.md", b"by hand", message="Race", at=NOW)
+        push(self, commit, **options)
+
+    monkeypatch.setattr(Mirror, "push", push_second)
     own = blobs(local.portal)
     if wins:
-        publish(portal, tree, triggered_by="test", now=NOW)
+        local.sync()
         assert blobs(local.portal).keys() == own.keys() | expected(local.landing_zone).keys() | {
             f"own-{number}.md" for number in range(races)
         }
     else:
-        with pytest.raises(SyncError) as caught:
-            publish(portal, tree, triggered_by="test", now=NOW)
-        assert (caught.value.reason, caught.value.transient) == (Reason.CONFLICT, True)
+        error = failure(local)
+        assert (error.reason, error.transient) == (Reason.CONFLICT, True)
 
 
 def test_a_commit_that_was_pushed_before_a_crash_is_recorded_by_the_next_sync(local: World) -> None:
@@ -771,9 +768,10 @@ def test_a_redirect_is_not_followed_since_the_token_would_go_with_it(local: Worl
 )
 def test_a_token_is_not_sent_in_clear_text_over_a_network(tmp_path: Path, url: str, is_refused: bool) -> None:
     config = RepositoryConfig(url=url)
-    Mirror(tmp_path, config, key="landing_zone", token=None)
+    Mirror(tmp_path, config, key="landing_zone").environment()
+    mirror = Mirror(tmp_path, config, key="landing_zone", credential=lambda: SecretStr("token"))
     if is_refused:
         with pytest.raises(SyncError, match=r"landing_zone\.url: .*https://"):
-            Mirror(tmp_path, config, key="landing_zone", token=SecretStr("token"))
+            mirror.environment()
     else:
-        Mirror(tmp_path, config, key="landing_zone", token=SecretStr("token"))
+        assert mirror.environment()["GIT_TERMINAL_PROMPT"] == "0"

@@ -10,7 +10,7 @@ from itertools import islice
 
 import pygit2
 
-from lz_sync_dagster.sync.git.plan import MANIFEST_PATH
+from lz_sync_dagster.sync.git.manifest import is_manifest
 from lz_sync_dagster.sync.state.redaction import redact_text
 from lz_sync_dagster.sync.store.repository import CommitRecord, PortalCommit
 
@@ -110,7 +110,7 @@ def _record(commit: pygit2.Commit) -> CommitRecord:
 
 
 def _changes(commit: pygit2.Commit) -> list[str]:
-    return [delta.status_char() for delta in _diff(commit).deltas if delta.new_file.path != MANIFEST_PATH]
+    return [delta.status_char() for delta in _diff(commit).deltas if not is_manifest(delta.new_file.path)]
 
 
 def _diff(commit: pygit2.Commit) -> pygit2.Diff:

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -95,7 +96,7 @@ _KINDS = (
         Reason.NOT_FOUND,
     ),
     _Kind(
-        re.compile(r"no space left|disk quota|read-only file system", re.IGNORECASE),
+        re.compile(r"no space left|disk quota|read-only file system|unable to write|failed to write", re.IGNORECASE),
         "cannot be copied: the disk of data_dir is full or not writable",
         "free some space or set data_dir to another disk",
         Reason.INVALID,
@@ -114,6 +115,14 @@ _KINDS = (
 )
 
 
+#: Returns the token for git over http(s) as it is now, or ``None`` if there is none.
+Credential = Callable[[], SecretStr | None]
+
+
+def no_credential() -> None:
+    """The `Credential` of a remote that asks for none."""
+
+
 class Mirror:
     """One branch of one repository, in a bare repository of our own.
 
@@ -121,17 +130,27 @@ class Mirror:
         path: the folder of the copy; made at the first fetch.
         config: where to fetch and push.
         key: the configuration's name of it (``landing_zone``), for messages.
-        token: for an ``http(s)`` remote, or ``None``.
+        credential: for an ``http(s)`` remote. Asked for each command, since tokens are short-lived.
+        max_blob_bytes: larger blobs are left out of the copy, where the remote can do that.
 
     Every method that talks to the remote raises `SyncError`: transient if the remote cannot be reached, not if it is
     not found, refuses the credentials or has no such branch.
     """
 
-    def __init__(self, path: Path, config: RepositoryConfig, *, key: str, token: SecretStr | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: RepositoryConfig,
+        *,
+        key: str,
+        credential: Credential = no_credential,
+        max_blob_bytes: int | None = None,
+    ) -> None:
         self.path = path
         self.config = config
         self.key = key
-        self._token = token
+        self._credential = credential
+        self._filter = None if max_blob_bytes is None else f"blob:limit={max_blob_bytes + 1}"
         is_folder = "://" not in config.url and not _SCP_LIKE.match(config.url)
         self._url = str(Path(config.url).absolute()) if is_folder else config.url
         if not config.url:
@@ -146,14 +165,6 @@ class Mirror:
                 f"cannot be used (url {self.shown_url!r}, branch {config.branch!r})",
                 where=key,
                 remedy="set a URL and a branch name as git takes them",
-                reason=Reason.INVALID,
-            )
-        parts = urlsplit(self._url)
-        if token is not None and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-            raise SyncError(
-                f"would send the token in clear text ({self.shown_url})",
-                where=f"{key}.url",
-                remedy="set it to an https:// URL",
                 reason=Reason.INVALID,
             )
 
@@ -171,60 +182,109 @@ class Mirror:
         """The copy's object database."""
         return pygit2.Repository(str(self.path), pygit2.enums.RepositoryOpenFlag.NO_SEARCH)
 
+    def has(self, commit: str) -> bool:
+        """Whether the copy has a commit."""
+        return (self.path / "HEAD").exists() and commit in self.open()
+
     def fetch(self) -> str:
         """Fetch what is new and return the head's commit id. A copy that a killed process left locked or broken is
         made anew."""
         self._prepare()
-        arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "origin", f"+{self.ref}:{self.ref}"]
+        arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"]
+        if self._filter is not None:
+            arguments.append(f"--filter={self._filter}")
+        arguments += ["origin", f"+{self.ref}:{self.ref}"]
         status, errors = self._run(arguments)
         if status != 0 and (_LOCKED.search(errors) or _BROKEN.search(errors)):
             log.warning("mirror_made_anew", path=str(self.path), error=_last_line(errors))
-            shutil.rmtree(self.path)
+            self.forget()
             self._prepare()
             status, errors = self._run(arguments)
         if status != 0:
             raise self._error(errors)
         return str(self.open().references[self.ref].target)
 
+    def forget(self) -> None:
+        """Remove the copy; the next fetch makes it anew."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def remote_head(self) -> str:
         """The commit id that the remote's branch has now; nothing is fetched."""
-        self._prepare()
-        status, output, errors = self._command(["ls-remote", "--exit-code", "origin", self.ref])
-        if status == 2 and not errors:
+        head = self.remote_heads().get(self.ref)
+        if head is None:
             raise self._error(f"couldn't find remote ref {self.ref}")
+        return head
+
+    def remote_heads(self, *branches: str) -> dict[str, str]:
+        """Full ref name → commit id, of the branch and of others, as the remote has them now. Nothing is fetched."""
+        self._prepare()
+        refs = [self.ref, *(f"refs/heads/{branch}" for branch in branches)]
+        status, output, errors = self._command(["ls-remote", "origin", *refs])
         if status != 0:
             raise self._error(errors)
-        return output.split()[0]
+        found = (line.split() for line in output.splitlines())
+        return {ref: commit for commit, ref in found if ref in refs}
 
-    def push(self, commit: str, *, expected: str) -> None:
-        """Move the remote's branch from ``expected`` to ``commit``.
+    def push(self, commit: str, *, expected: str | None, branch: str | None = None) -> None:
+        """Move a branch of the remote (the mirror's own by default) from ``expected`` (``None``: it is not there) to
+        ``commit``.
 
         Raises:
-            LostRace: the branch is no longer at ``expected``.
+            LostRace: the branch is not at ``expected``.
         """
-        status, errors = self._run(
-            ["push", "--quiet", f"--force-with-lease={self.ref}:{expected}", "origin", f"{commit}:{self.ref}"]
-        )
-        if status != 0:
-            if _LOST_RACE.search(errors):
-                raise LostRace(_last_line(errors))
-            if _REFUSED.search(errors):
-                raise SyncError(
-                    f"refuses the push to {self.config.branch} ({_reason_line(errors)})",
-                    where=f"{self.key} {self.shown_url}",
-                    remedy="let the sync's account push to this branch, or set another branch",
-                    reason=Reason.PERMISSION_DENIED,
-                )
-            raise self._error(errors)
-        self.open().references.create(self.ref, pygit2.Oid(hex=commit), force=True)
+        ref = self.ref if branch is None else f"refs/heads/{branch}"
+        self._push(ref, f"{commit}:{ref}", expected or "")
+        if branch is None:
+            self.open().references.create(ref, pygit2.Oid(hex=commit), force=True)
+
+    def delete_branch(self, branch: str, *, expected: str) -> None:
+        """Delete a branch of the remote.
+
+        Raises:
+            LostRace: the branch is not at ``expected``.
+        """
+        self._push(f"refs/heads/{branch}", f":refs/heads/{branch}", expected)
+
+    def _push(self, ref: str, refspec: str, expected: str) -> None:
+        status, errors = self._run(["push", "--quiet", f"--force-with-lease={ref}:{expected}", "origin", refspec])
+        if status == 0:
+            return
+        if _LOST_RACE.search(errors):
+            raise LostRace(_last_line(errors))
+        if _REFUSED.search(errors):
+            raise SyncError(
+                f"refuses the push to {ref.removeprefix('refs/heads/')} ({_reason_line(errors)})",
+                where=f"{self.key} {self.shown_url}",
+                remedy="let the sync's account push to this branch, set another branch, or set "
+                "sync_layers.git_sync.publish to pull_request",
+                reason=Reason.PERMISSION_DENIED,
+            )
+        raise self._error(errors)
 
     def _prepare(self) -> None:
-        if not (self.path / "HEAD").exists():
-            self.path.mkdir(parents=True, exist_ok=True)
-            git.Repo.init(self.path, bare=True).close()
+        if (self.path / "HEAD").exists() and self._filter != self._configured_filter():
+            log.info("mirror_made_anew", path=str(self.path), reason="another limit of file sizes")
+            self.forget()
+        try:
+            if not (self.path / "HEAD").exists():
+                self.path.mkdir(parents=True, exist_ok=True)
+                git.Repo.init(self.path, bare=True).close()
+            self._configure()
+        except (OSError, pygit2.GitError, git.GitCommandError) as error:
+            raise self._error(str(error)) from error
+
+    def _configured_filter(self) -> str | None:
+        config = self.open().config
+        name = "remote.origin.partialclonefilter"
+        return config[name] if name in config else None  # noqa: SIM401 (it has no get)
+
+    def _configure(self) -> None:
         configured = self.open().config
         if "remote.origin.url" not in configured or configured["remote.origin.url"] != self._url:
             configured["remote.origin.url"] = self._url
+        if self._filter is not None and "remote.origin.partialclonefilter" not in configured:
+            configured["remote.origin.promisor"] = "true"
+            configured["remote.origin.partialclonefilter"] = self._filter
 
     def _run(self, arguments: list[str]) -> tuple[int, str]:
         status, _, errors = self._command(arguments)
@@ -233,14 +293,19 @@ class Mirror:
     def _command(self, arguments: list[str]) -> tuple[int, str, str]:
         status, output, errors = git.Git(self.path).execute(
             ["git", f"--git-dir={self.path}", *arguments],
-            env=self._environment(),
+            env=self.environment(),
             with_extended_output=True,
             with_exceptions=False,
             kill_after_timeout=COMMAND_TIMEOUT,
         )
         return int(status), str(output), str(errors)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """The environment of a git command that talks to the remote; the token is in here alone.
+
+        Raises:
+            SyncError: the token would cross a network in clear text.
+        """
         options = [
             ("http.followRedirects", "false"),
             ("http.lowSpeedLimit", "1000"),
@@ -250,8 +315,16 @@ class Mirror:
             ("core.hooksPath", os.devnull),
         ]
         parts = urlsplit(self.config.url)
-        if self._token is not None and parts.scheme in ("http", "https") and parts.hostname:
-            login = base64.b64encode(f"x-access-token:{self._token.get_secret_value()}".encode()).decode()
+        token = self._credential() if parts.scheme in ("http", "https") and parts.hostname else None
+        if token is not None and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+            raise SyncError(
+                f"would send the token in clear text ({self.shown_url})",
+                where=f"{self.key}.url",
+                remedy="set it to an https:// URL",
+                reason=Reason.INVALID,
+            )
+        if token is not None:
+            login = base64.b64encode(f"x-access-token:{token.get_secret_value()}".encode()).decode()
             host = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}/"
             options.append((f"http.{host}.extraHeader", f"Authorization: Basic {login}"))
         environment = {

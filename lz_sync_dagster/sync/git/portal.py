@@ -1,107 +1,311 @@
-"""Writes the portal repository: one commit without a work tree, pushed with a lease. A lost race is planned anew."""
+"""Writes the portal repository: one commit without a work tree, pushed with a lease to the portal's branch, or to a
+branch of the sync's own that a pull request asks to merge. A lost race is planned anew."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 import pygit2
 
 from lz_sync_dagster.sync.errors import Reason, SyncError
-from lz_sync_dagster.sync.git.history import ACTOR_TRAILER, SOURCE_TRAILER
+from lz_sync_dagster.sync.git.manifest import (
+    MANIFEST_ROOT,
+    Owned,
+    is_manifest,
+    load_header,
+    load_manifest,
+    manifest_entries,
+)
 from lz_sync_dagster.sync.git.mirror import LostRace, Mirror
-from lz_sync_dagster.sync.git.plan import MANIFEST_PATH, Manifest, Plan, load_manifest, make_plan
-from lz_sync_dagster.sync.git.source import SourceTree
-from lz_sync_dagster.sync.git.tree import Entry, entries_of, write_tree
+from lz_sync_dagster.sync.git.plan import Known, Plan, amend_plan, make_plan
+from lz_sync_dagster.sync.git.source import Source, row_path
+from lz_sync_dagster.sync.git.tree import Entry, TreeChange, changes_between, entries_of, entry_at, rivals, write_tree
+from lz_sync_dagster.sync.progress import Progress
+from lz_sync_dagster.sync.store.repository import GitState, SyncedFile
 
 #: How often a push is tried while others push too.
 MAX_PUSHES = 5
 AUTHOR = ("Portal Sync Bot", "noreply@portal.local")
 
+Rows = Mapping[tuple[str, str], SyncedFile]
+
+
+class SyncedRows(Protocol):
+    """The store's record of the last sync, as far as planning needs it."""
+
+    def all(self) -> Rows:
+        """Every selected file."""
+
+    def at(self, paths: Sequence[str], destinations: Sequence[str]) -> Rows:
+        """The files of these paths, and those at these places."""
+
+    def refused(self) -> Rows:
+        """The files that are not synced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A change that waits to be merged: its commit on the sync's own branch, and the pull request's address."""
+
+    commit: str
+    pull_request: str | None
+
+
+class PullRequests(Protocol):
+    """Asks for the merge of the sync's own branch."""
+
+    branch: str
+
+    def propose(self, title: str, body: str) -> str:
+        """Open the pull request, or bring the open one up to date. Returns its address."""
+
+    def withdraw(self, comment: str) -> None:
+        """Close the open pull request, if there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a commit of the sync says. ``counts`` are of files: added, modified, deleted."""
+
+    source: str
+    previous: str | None
+    counts: tuple[int, int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The portal after a sync. ``commit`` is ``None`` if there was nothing to commit. Counts are of files."""
+    """The portal after a sync.
+
+    Attributes:
+        head: of the portal's branch.
+        commit: what was pushed, ``None`` if nothing was.
+        plan: what was planned, ``None`` if nothing had moved.
+        before: rows of the store about the files that the plan looked at, as they were.
+        tree: the tree that holds the landing zone's files now.
+        proposal: where that tree waits to be merged, if it does.
+        source_changes: what changed in the landing zone since the last sync, ``None`` if that cannot be told.
+        added, modified, deleted: files, the manifest aside.
+    """
 
     head: str
     commit: str | None
-    plan: Plan
-    added: int
-    modified: int
-    deleted: int
+    plan: Plan | None
+    before: Rows
+    tree: str
+    proposal: Proposal | None
+    source_changes: tuple[TreeChange, ...] | None
+    added: int = 0
+    modified: int = 0
+    deleted: int = 0
 
 
-def publish(portal: Mirror, source: SourceTree, *, triggered_by: str, now: datetime) -> Published:
-    """Bring the portal repository to the landing zone's selected files.
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """A tree of the portal as `amend_plan` asks it."""
 
-    Raises:
-        SyncError: the remote cannot be reached or refuses; nothing is selected although files were synced before; or
-            others pushed each time (transient).
+    repository: pygit2.Repository
+    tree: pygit2.Tree
+
+    def entry(self, path: str) -> Entry | None:
+        return entry_at(self.tree, path)
+
+    def has_rival(self, path: str) -> bool:
+        return rivals(self.repository, self.tree, path)
+
+
+class Publisher:
+    """Brings the portal repository to the landing zone's selected files.
+
+    Args:
+        state: what the last sync proved, if it holds for the present settings.
+        rows: the record of the last sync.
+        keep_rows: whether blobs that were looked into before count as such; not after the settings changed.
+        restore: what becomes of edited files; see `make_plan`.
+        pull_requests: ``None`` pushes to the portal's branch.
+        message: words a commit.
     """
-    for _ in range(MAX_PUSHES):
-        head = portal.fetch()
-        repository = portal.open()
-        tree = repository[head].peel(pygit2.Commit).tree
-        present = entries_of(repository, tree)
-        manifest = _manifest(repository, present, where=f"{MANIFEST_PATH} in {portal.shown_url}")
-        if manifest.files and not source.files:
+
+    def __init__(
+        self,
+        portal: Mirror,
+        source: Source,
+        *,
+        state: GitState | None,
+        rows: SyncedRows,
+        restore: bool,
+        pull_requests: PullRequests | None,
+        message: Callable[[Commit], str],
+        now: datetime,
+        progress: Progress,
+    ) -> None:
+        self._portal = portal
+        self._source = source
+        self._state = state
+        self._rows = rows
+        self._restore = restore
+        self._pull_requests = pull_requests
+        self._message = message
+        self._now = now
+        self._progress = progress
+
+    def publish(self, heads: Mapping[str, str]) -> Published:
+        """Plan, commit and push.
+
+        Args:
+            heads: the portal's branches as they were seen last (ref → commit).
+
+        Raises:
+            SyncError: the remote cannot be reached or refuses; nothing is selected although files were synced before;
+                or others pushed each time (transient).
+        """
+        for _ in range(MAX_PUSHES):
+            try:
+                return self._publish(heads)
+            except LostRace:
+                heads = self.look()
+        raise SyncError(
+            f"was pushed to by others {MAX_PUSHES} times during one sync",
+            where=f"{self._portal.key} {self._portal.shown_url}",
+            remedy="another attempt follows by itself",
+            reason=Reason.CONFLICT,
+        )
+
+    def look(self) -> dict[str, str]:
+        """The portal's branches as they are now."""
+        return self._portal.remote_heads(*([self._pull_requests.branch] if self._pull_requests else []))
+
+    def _publish(self, heads: Mapping[str, str]) -> Published:
+        base = heads.get(self._portal.ref)
+        if base is None or not self._portal.has(base):
+            base = self._portal.fetch()
+        repository = self._portal.open()
+        branch_head = None if self._pull_requests is None else heads.get(f"refs/heads/{self._pull_requests.branch}")
+        base_tree = _tree_of(repository, base)
+        state = self._state
+        if state is not None and (state.tree not in repository or state.source_commit not in self._source.repository):
+            state = None
+        proposal = None
+        tip = base_tree
+        if state is not None and state.proposed_commit is not None:
+            if self._pull_requests and (base, branch_head) == (state.portal_commit, state.proposed_commit):
+                proposal = Proposal(state.proposed_commit, state.pull_request)
+                tip = repository[state.tree].peel(pygit2.Tree)
+            else:
+                state = None
+        plan, before, changes = self._plan(repository, tip, state)
+        if plan is None or plan.is_empty:
+            if proposal is None and branch_head is not None and self._pull_requests is not None:
+                self._withdraw(branch_head)
+            return Published(base, None, plan, before, str(tip.id), proposal, changes)
+        written = repository[self._write(repository, tip, plan)].peel(pygit2.Tree)
+        counts = _count(repository, base_tree, written)
+        if written.id == base_tree.id and self._pull_requests is not None and branch_head is not None:
+            self._withdraw(branch_head)
+            return Published(base, None, plan, before, str(base_tree.id), None, changes)
+        previous = state.source_commit if state is not None else None
+        if previous is None or self._pull_requests is not None:
+            previous = load_header(repository, base_tree, where=self._portal.shown_url).commit
+        message = self._message(Commit(self._source.commit, previous, counts))
+        signature = pygit2.Signature(*AUTHOR, int(self._now.timestamp()), 0)
+        commit = str(repository.create_commit(None, signature, signature, message, written.id, [pygit2.Oid(hex=base)]))
+        if self._pull_requests is None:
+            self._portal.push(commit, expected=base)
+            return Published(commit, commit, plan, before, str(written.id), None, changes, *counts)
+        self._portal.push(commit, expected=branch_head, branch=self._pull_requests.branch)
+        title, _, body = message.partition("\n\n")
+        proposal = Proposal(commit, self._pull_requests.propose(title, body))
+        return Published(base, commit, plan, before, str(written.id), proposal, changes, *counts)
+
+    def _withdraw(self, branch_head: str) -> None:
+        assert self._pull_requests is not None
+        self._pull_requests.withdraw("The portal has all of this: nothing is left to merge.")
+        self._portal.delete_branch(self._pull_requests.branch, expected=branch_head)
+
+    def _plan(
+        self, repository: pygit2.Repository, tip: pygit2.Tree, state: GitState | None
+    ) -> tuple[Plan | None, Rows, tuple[TreeChange, ...] | None]:
+        """The plan (``None`` if nothing moved), the rows of before, and what changed in the landing zone."""
+        changes: tuple[TreeChange, ...] | None = None
+        if state is not None:
+            old_source = _tree_of(self._source.repository, state.source_commit)
+            changes = tuple(changes_between(self._source.repository, old_source, self._source.tree))
+            touched = [
+                change.path for change in changes_between(repository, repository[state.tree].peel(pygit2.Tree), tip)
+            ]
+            if not changes and not touched:
+                return None, {}, changes
+            amended = self._amend(repository, tip, changes, touched)
+            if amended is not None:
+                return (*amended, changes)
+        before = self._rows.all()
+        files = self._source.all_files(before if state is not None else {}, self._progress)
+        self._progress("comparing with the portal repository", 0, None)
+        manifest = load_manifest(repository, tip, where=self._portal.shown_url)
+        if manifest.files and not files:
             raise SyncError(
                 f"selects no file, and {len(manifest.files)} files of the portal repository would be deleted",
                 where="sync_layers.git_sync.paths",
                 remedy="check it and the branch of the landing zone; if it is meant, delete these files and "
-                f"{MANIFEST_PATH} from the portal repository by hand",
+                f"{MANIFEST_ROOT}/ from the portal repository by hand",
                 reason=Reason.INVALID,
             )
-        plan = make_plan(source.files, manifest, present, commit=source.commit)
-        added = sum(destination not in present for destination in plan.writes)
-        counted = (plan, added, len(plan.writes) - added, len(plan.deletes))
-        if plan.is_empty:
-            return Published(head, None, *counted)
-        message = _message(plan, added, source.commit, triggered_by, now)
-        commit = _commit(repository, tree, head, plan, source, message, now)
-        try:
-            portal.push(commit, expected=head)
-        except LostRace:
-            continue
-        return Published(commit, commit, *counted)
-    raise SyncError(
-        f"was pushed to by others {MAX_PUSHES} times during one sync",
-        where=f"{portal.key} {portal.shown_url}",
-        remedy="another attempt follows by itself",
-        reason=Reason.CONFLICT,
-    )
+        plan = make_plan(files, manifest, entries_of(repository, tip), restore=self._restore)
+        return plan, before, changes
+
+    def _amend(
+        self, repository: pygit2.Repository, tip: pygit2.Tree, changes: Sequence[TreeChange], touched: Sequence[str]
+    ) -> tuple[Plan, Rows] | None:
+        changed_paths = {row_path(change.path) for change in changes}
+        rows = self._rows.at(sorted(changed_paths), touched)
+        known = Known(
+            synced={
+                row.destination: Owned(row.destination, row.path, row.blob, row.mode)
+                for row in rows.values()
+                if row.status == "synced"
+            },
+            refused=[row.destination for row in self._rows.refused().values()],
+        )
+        plan = amend_plan(
+            self._source.files(changes),
+            changed_paths,
+            touched,
+            known,
+            _Tree(repository, tip),
+            restore=self._restore,
+        )
+        if plan is None or self._deletes_everything(repository, tip, plan):
+            return None
+        return plan, {key: row for key, row in rows.items() if row.path in changed_paths}
+
+    def _deletes_everything(self, repository: pygit2.Repository, tip: pygit2.Tree, plan: Plan) -> bool:
+        if not plan.manifest.removed or plan.manifest.added:
+            return False
+        return load_header(repository, tip, where=self._portal.shown_url).files <= len(plan.manifest.removed)
+
+    def _write(self, repository: pygit2.Repository, tip: pygit2.Tree, plan: Plan) -> pygit2.Oid:
+        changes: dict[str, Entry | None] = dict.fromkeys(plan.deletes)
+        for destination, file in plan.writes.items():
+            if file.entry.blob not in repository:
+                repository.create_blob(self._source.data(file))
+            changes[destination] = file.entry
+        if not plan.manifest.is_empty:
+            changes |= manifest_entries(
+                repository, tip, plan.manifest, commit=self._source.commit, where=self._portal.shown_url
+            )
+        return write_tree(repository, tip, changes)
 
 
-def _manifest(repository: pygit2.Repository, present: Mapping[str, Entry], *, where: str) -> Manifest:
-    entry = present.get(MANIFEST_PATH)
-    return load_manifest(None if entry is None else repository[entry.blob].peel(pygit2.Blob).data, where=where)
+def _tree_of(repository: pygit2.Repository, commit: str) -> pygit2.Tree:
+    return repository[commit].peel(pygit2.Commit).tree
 
 
-def _commit(
-    repository: pygit2.Repository,
-    tree: pygit2.Tree,
-    head: str,
-    plan: Plan,
-    source: SourceTree,
-    message: str,
-    now: datetime,
-) -> str:
-    changes: dict[str, Entry | None] = dict.fromkeys(plan.deletes)
-    for destination, file in plan.writes.items():
-        if file.entry.blob not in repository:
-            repository.create_blob(source.data(file))
-        changes[destination] = file.entry
-    changes[MANIFEST_PATH] = Entry(str(repository.create_blob(plan.manifest.dump())), 0o100644)
-    signature = pygit2.Signature(*AUTHOR, int(now.timestamp()), 0)
-    written = write_tree(repository, tree, changes)
-    return str(repository.create_commit(None, signature, signature, message, written, [pygit2.Oid(hex=head)]))
-
-
-def _message(plan: Plan, added: int, commit: str, triggered_by: str, now: datetime) -> str:
-    counts = f"{added} added, {len(plan.writes) - added} modified, {len(plan.deletes)} deleted"
-    actor = "".join(character for character in triggered_by if character.isprintable())
-    return (
-        f"chore(sync): update from landing zone [{now.date().isoformat()}]\n\n{counts}\n\n"
-        f"{SOURCE_TRAILER}: {commit}\n{ACTOR_TRAILER}: {actor}\n"
-    )
+def _count(repository: pygit2.Repository, before: pygit2.Tree, after: pygit2.Tree) -> tuple[int, int, int]:
+    kinds = [
+        (change.before is None, change.after is None)
+        for change in changes_between(repository, before, after)
+        if not is_manifest(change.path)
+    ]
+    return kinds.count((True, False)), kinds.count((False, False)), kinds.count((False, True))

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Mapping as MappingOf
-from dataclasses import dataclass
 from hashlib import sha256
 
 import pygit2
 
 from lz_sync_dagster.sync.git.mapping import Mapping
 from lz_sync_dagster.sync.git.plan import SourceFile
-from lz_sync_dagster.sync.git.tree import GITLINK_MODE, REGULAR_MODES, SYMLINK_MODE, Entry, TreeFile, files_of
+from lz_sync_dagster.sync.git.tree import (
+    EXECUTABLE_MODE,
+    GITLINK_MODE,
+    REGULAR_MODE,
+    REGULAR_MODES,
+    SYMLINK_MODE,
+    Entry,
+    TreeChange,
+    TreeFile,
+    files_of,
+)
 from lz_sync_dagster.sync.progress import Progress
 from lz_sync_dagster.sync.state.redaction import holds_secret
 from lz_sync_dagster.sync.store.repository import SyncedFile
@@ -23,7 +32,6 @@ SECRET = "contains what looks like a secret; remove it from the landing zone and
 #: Longer paths are not synced: they would not fit into the indexes of PostgreSQL.
 MAX_PATH_BYTES = 1000
 
-_EXECUTABLE = 0o100755
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 #: The longer ones first: UTF-32's begins with UTF-16's.
 _ENCODINGS = (
@@ -34,13 +42,23 @@ _ENCODINGS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SourceTree:
-    """The selected files at a commit of the landing zone."""
+class Source:
+    """The landing zone at one commit.
 
-    repository: pygit2.Repository
-    commit: str
-    files: tuple[SourceFile, ...]
+    Args:
+        max_file_bytes: larger files are not synced.
+    """
+
+    def __init__(self, repository: pygit2.Repository, commit: str, mapping: Mapping, *, max_file_bytes: int) -> None:
+        self.repository = repository
+        self.commit = commit
+        self.mapping = mapping
+        self.max_file_bytes = max_file_bytes
+
+    @property
+    def tree(self) -> pygit2.Tree:
+        """The commit's tree."""
+        return self.repository[self.commit].peel(pygit2.Commit).tree
 
     def data(self, file: SourceFile) -> bytes:
         """A file's bytes."""
@@ -48,57 +66,70 @@ class SourceTree:
 
     def text(self, file: SourceFile) -> str:
         """A file's bytes as text; what is not UTF-8 shows as replacement characters."""
-        return self.data(file).decode("utf-8-sig", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+        return as_text(self.data(file))
+
+    def all_files(self, known: MappingOf[tuple[str, str], SyncedFile], progress: Progress) -> list[SourceFile]:
+        """Every selected file, once for each of its places.
+
+        Args:
+            known: the files of the last sync, by path and destination. A blob that was synced is not looked into again.
+        """
+        found = [
+            (file, destination)
+            for file in files_of(self.repository, self.tree)
+            for destination in self.mapping.destinations(file.path)
+        ]
+        files = []
+        for number, (file, destination) in enumerate(found, start=1):
+            files.append(self.inspect(file, destination, known.get((file.path, destination))))
+            if number % 500 == 0 or number == len(found):
+                progress("reading files of the landing zone", number, len(found))
+        return files
+
+    def files(self, changes: Iterable[TreeChange]) -> list[SourceFile]:
+        """The selected files among changes of the tree, once for each of their places."""
+        return [
+            self.inspect(change.after, destination)
+            for change in changes
+            if change.after is not None
+            for destination in self.mapping.destinations(change.path)
+        ]
+
+    def inspect(self, file: TreeFile, destination: str, known: SyncedFile | None = None) -> SourceFile:
+        """A file of the tree, with the reason why it must not be synced."""
+        entry = Entry(file.blob, EXECUTABLE_MODE if file.mode == EXECUTABLE_MODE else REGULAR_MODE)
+        longest = max(len(file.path.encode()), len(destination.encode()))
+        if longest > MAX_PATH_BYTES:
+            too_long = (
+                f"its path, or the one in the portal repository, has {longest} bytes; {MAX_PATH_BYTES} are allowed"
+            )
+            return SourceFile(row_path(file.path), row_path(destination), entry, 0, too_long)
+        if file.mode not in REGULAR_MODES:
+            kind = {SYMLINK_MODE: "is a symbolic link", GITLINK_MODE: "is a submodule"}.get(file.mode)
+            return SourceFile(
+                file.path, destination, entry, 0, f"{kind or 'is no regular file'}; only regular files are synced"
+            )
+        if not file.readable:
+            return SourceFile(file.path, destination, entry, 0, "its name is not UTF-8; rename it")
+        if known is not None and known.blob == file.blob and known.status == "synced":
+            return SourceFile(file.path, destination, entry, known.size)
+        try:
+            size = self.repository.odb.read_header(file.blob)[1]
+        except KeyError:  # a partial copy leaves large files out
+            return SourceFile(file.path, destination, entry, 0, self._too_large(f"more than {self.max_file_bytes}"))
+        if size > self.max_file_bytes:
+            return SourceFile(file.path, destination, entry, size, self._too_large(str(size)))
+        return SourceFile(
+            file.path, destination, entry, size, _content_reason(self.repository[file.blob].peel(pygit2.Blob).data)
+        )
+
+    def _too_large(self, size: str) -> str:
+        return f"has {size} bytes; sync_layers.git_sync.max_file_bytes allows {self.max_file_bytes}"
 
 
-def read_source(
-    repository: pygit2.Repository,
-    commit: str,
-    mapping: Mapping,
-    *,
-    max_file_bytes: int,
-    known: MappingOf[str, SyncedFile],
-    progress: Progress,
-) -> SourceTree:
-    """Read the selected files at a commit.
-
-    Args:
-        max_file_bytes: larger files are not synced.
-        known: the files of the last sync, by path. A blob that was synced is not looked into again.
-    """
-    tree = repository[commit].peel(pygit2.Commit).tree
-    selected = [
-        (file, destination) for file in files_of(repository, tree) for destination in mapping.destinations(file.path)
-    ]
-    files = []
-    for number, (file, destination) in enumerate(selected, start=1):
-        files.append(_inspect(repository, file, destination, max_file_bytes, known.get(file.path)))
-        if number % 500 == 0 or number == len(selected):
-            progress("reading files of the landing zone", number, len(selected))
-    return SourceTree(repository, commit, tuple(files))
-
-
-def _inspect(
-    repository: pygit2.Repository, file: TreeFile, destination: str, max_file_bytes: int, known: SyncedFile | None
-) -> SourceFile:
-    entry = Entry(file.blob, _EXECUTABLE if file.mode == _EXECUTABLE else 0o100644)
-    longest = max(len(file.path.encode()), len(destination.encode()))
-    if longest > MAX_PATH_BYTES:
-        too_long = f"its path, or the one in the portal repository, has {longest} bytes; {MAX_PATH_BYTES} are allowed"
-        return SourceFile(_shortened(file.path), _shortened(destination), entry, 0, too_long)
-    if file.mode not in REGULAR_MODES:
-        kind = {SYMLINK_MODE: "is a symbolic link", GITLINK_MODE: "is a submodule"}.get(file.mode, "is no regular file")
-        return SourceFile(file.path, destination, entry, 0, f"{kind}; only regular files are synced")
-    same = known if known is not None and known.blob == file.blob and known.size > 0 else None
-    size = same.size if same is not None else repository.odb.read_header(file.blob)[1]
-    reason = None
-    if not file.readable:
-        reason = "its name is not UTF-8; rename it"
-    elif size > max_file_bytes:
-        reason = f"has {size} bytes; sync_layers.git_sync.max_file_bytes allows {max_file_bytes}"
-    elif same is None or same.status != "synced":
-        reason = _content_reason(repository[file.blob].peel(pygit2.Blob).data)
-    return SourceFile(file.path, destination, entry, size, reason)
+def as_text(data: bytes) -> str:
+    """Bytes as text that every database takes; what is not UTF-8 shows as replacement characters."""
+    return data.decode("utf-8-sig", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _content_reason(data: bytes) -> str | None:
@@ -118,8 +149,8 @@ def _texts(data: bytes) -> Iterator[str]:
         yield data.decode(codec, "replace")
 
 
-def _shortened(path: str) -> str:
-    """A path that fits a key, and is no other path's."""
+def row_path(path: str) -> str:
+    """A path as the store keeps it: one that fits a key, and is no other path's."""
     raw = path.encode()
     if len(raw) <= MAX_PATH_BYTES:
         return path

@@ -1,12 +1,19 @@
-"""Trees in the object database: read one flat, write a changed one. No work tree, and nothing is followed."""
+"""Trees in the object database: read one flat, compare two, write a changed one. No work tree, and nothing is followed.
+
+Subtrees that two trees share are never opened, so that comparing and writing cost what changed.
+"""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pygit2
 
+REGULAR_MODE = 0o100644
+EXECUTABLE_MODE = 0o100755
 REGULAR_MODES = frozenset({0o100644, 0o100755, 0o100664})
 SYMLINK_MODE = 0o120000
 GITLINK_MODE = 0o160000
@@ -37,6 +44,54 @@ def files_of(repository: pygit2.Repository, tree: pygit2.Tree) -> Iterator[TreeF
     yield from _walk(repository, tree, b"")
 
 
+@dataclass(frozen=True, slots=True)
+class TreeChange:
+    """What two trees have at one path: ``before`` or ``after`` is ``None`` where there is nothing."""
+
+    path: str
+    before: TreeFile | None
+    after: TreeFile | None
+
+
+def changes_between(
+    repository: pygit2.Repository, before: pygit2.Tree | None, after: pygit2.Tree | None
+) -> Iterator[TreeChange]:
+    """Every path at which two trees differ, in content, mode or kind."""
+    yield from _compare(repository, before, after, b"")
+
+
+def entry_at(tree: pygit2.Tree, path: str) -> Entry | None:
+    """What a tree has at a path, ``None`` for nothing and for a folder."""
+    try:
+        found = tree[path]
+    except KeyError:
+        return None
+    return None if found.filemode == TREE_MODE else Entry(str(found.id), int(found.filemode))
+
+
+def rivals(repository: pygit2.Repository, tree: pygit2.Tree, path: str) -> bool:
+    """Whether a tree has anything in the way of a new file at ``path`` on a system that ignores letter case and Unicode
+    forms: the path itself, a file at one of its folders, or a folder in its place."""
+    parts = [fold(part) for part in path.split("/")]
+    level = [tree]
+    for depth, part in enumerate(parts):
+        below = []
+        for parent in level:
+            for entry in parent:
+                if fold((entry.raw_name or b"").decode("utf-8", "backslashreplace")) != part:
+                    continue
+                if depth == len(parts) - 1 or entry.filemode != TREE_MODE:
+                    return True
+                below.append(repository[entry.id].peel(pygit2.Tree))
+        level = below
+    return False
+
+
+def fold(path: str) -> str:
+    """A path as a file system that ignores letter case and Unicode forms sees it."""
+    return path.lower() if path.isascii() else unicodedata.normalize("NFC", path).casefold()
+
+
 def entries_of(repository: pygit2.Repository, tree: pygit2.Tree) -> dict[str, Entry]:
     """The same as a map from path to entry."""
     return {file.path: Entry(file.blob, file.mode) for file in files_of(repository, tree)}
@@ -56,16 +111,40 @@ def write_tree(
     return written if written is not None else repository.TreeBuilder().write()
 
 
+def _compare(
+    repository: pygit2.Repository, before: pygit2.Tree | None, after: pygit2.Tree | None, prefix: bytes
+) -> Iterator[TreeChange]:
+    old = {} if before is None else {entry.raw_name or b"": entry for entry in before}
+    new = {} if after is None else {entry.raw_name or b"": entry for entry in after}
+    for name in sorted(old.keys() | new.keys()):
+        left, right = old.get(name), new.get(name)
+        if left is not None and right is not None and (left.id, left.filemode) == (right.id, right.filemode):
+            continue
+        left_tree = None if left is None or left.filemode != TREE_MODE else repository[left.id].peel(pygit2.Tree)
+        right_tree = None if right is None or right.filemode != TREE_MODE else repository[right.id].peel(pygit2.Tree)
+        left_file = None if left is None or left_tree is not None else _file(prefix + name, left)
+        right_file = None if right is None or right_tree is not None else _file(prefix + name, right)
+        changed = left_file or right_file
+        if changed is not None:
+            yield TreeChange(changed.path, left_file, right_file)
+        if left_tree is not None or right_tree is not None:
+            yield from _compare(repository, left_tree, right_tree, prefix + name + b"/")
+
+
+def _file(raw: bytes, entry: Any) -> TreeFile:
+    try:
+        return TreeFile(raw.decode("utf-8"), str(entry.id), int(entry.filemode))
+    except UnicodeDecodeError:
+        return TreeFile(raw.decode("utf-8", "backslashreplace"), str(entry.id), int(entry.filemode), readable=False)
+
+
 def _walk(repository: pygit2.Repository, tree: pygit2.Tree, prefix: bytes) -> Iterator[TreeFile]:
     for entry in tree:
         raw = prefix + (entry.raw_name or b"")
         if entry.filemode == TREE_MODE:
             yield from _walk(repository, repository[entry.id].peel(pygit2.Tree), raw + b"/")
             continue
-        try:
-            yield TreeFile(raw.decode("utf-8"), str(entry.id), int(entry.filemode))
-        except UnicodeDecodeError:
-            yield TreeFile(raw.decode("utf-8", "backslashreplace"), str(entry.id), int(entry.filemode), readable=False)
+        yield _file(raw, entry)
 
 
 def _write(

@@ -7,10 +7,10 @@ from a file is gone from its table.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -24,8 +24,11 @@ from lz_sync_dagster.sync.store.schema import (
     synced_files,
     terraform_blocks,
 )
+from lz_sync_dagster.sync.store.schema import git_state as git_states
 
 _CHUNK = 400
+
+Key = TypeVar("Key", str, tuple[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,17 +179,71 @@ def add_portal_commits(connection: sa.Connection, records: Sequence[PortalCommit
     _insert(connection, portal_commits, records)
 
 
-def files(connection: sa.Connection) -> dict[str, SyncedFile]:
-    """Every selected file of the last sync, by path."""
-    return {row.path: SyncedFile(*row) for row in connection.execute(sa.select(synced_files))}
+@dataclass(frozen=True, slots=True)
+class GitState:
+    """What the last sync proved: the portal's ``tree`` is what the landing zone's ``source_commit`` asks for under the
+    settings of ``fingerprint``.
+
+    ``portal_commit``: the head of the portal's branch. With pull requests, ``proposed_commit`` has the tree, on top of
+    ``portal_commit``, until it is merged; ``pull_request`` is its address.
+    """
+
+    source_commit: str
+    portal_commit: str
+    tree: str
+    fingerprint: str
+    proposed_commit: str | None
+    pull_request: str | None
+    proven_at: datetime
 
 
-def replace_files(connection: sa.Connection, before: Mapping[str, SyncedFile], now: Iterable[SyncedFile]) -> None:
-    """Bring ``synced_files`` from ``before`` to ``now``; rows that stay the same are not written."""
-    after = {file.path: file for file in now}
-    changed = [file for path, file in after.items() if before.get(path) != file]
-    _delete(connection, synced_files, (before.keys() - after.keys()) | {file.path for file in changed})
-    _insert(connection, synced_files, changed)
+def git_state(connection: sa.Connection) -> GitState | None:
+    """What the last sync proved, ``None`` if none did."""
+    row = connection.execute(sa.select(*(git_states.c[field.name] for field in dataclasses.fields(GitState)))).first()
+    return None if row is None else GitState(*row)
+
+
+def set_git_state(connection: sa.Connection, state: GitState) -> None:
+    """Keep what a sync proved."""
+    connection.execute(git_states.delete())
+    connection.execute(git_states.insert().values(name="git", **dataclasses.asdict(state)))
+
+
+def files(connection: sa.Connection) -> dict[tuple[str, str], SyncedFile]:
+    """Every selected file of the last sync, by path and destination."""
+    return _files(connection, sa.true())
+
+
+def files_at(
+    connection: sa.Connection, paths: Collection[str], destinations: Collection[str]
+) -> dict[tuple[str, str], SyncedFile]:
+    """The selected files of these paths, and those at these places in the portal repository."""
+    found: dict[tuple[str, str], SyncedFile] = {}
+    for column, wanted in ((synced_files.c.path, paths), (synced_files.c.destination, destinations)):
+        for chunk in _chunks(wanted):
+            found |= _files(connection, column.in_(chunk))
+    return found
+
+
+def refused_files(connection: sa.Connection) -> dict[tuple[str, str], SyncedFile]:
+    """The selected files that are not synced."""
+    return _files(connection, synced_files.c.status != "synced")
+
+
+def change_files(
+    connection: sa.Connection, gone: Iterable[tuple[str, str]], changed: Mapping[tuple[str, str], SyncedFile]
+) -> None:
+    """Remove rows and write others, by path and destination."""
+    for chunk in _chunks({*gone, *changed}):
+        connection.execute(
+            synced_files.delete().where(sa.tuple_(synced_files.c.path, synced_files.c.destination).in_(chunk))
+        )
+    _insert(connection, synced_files, list(changed.values()))
+
+
+def _files(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> dict[tuple[str, str], SyncedFile]:
+    rows = connection.execute(sa.select(synced_files).where(condition))
+    return {(row.path, row.destination): SyncedFile(*row) for row in rows}
 
 
 def replace_documents(connection: sa.Connection, paths: Collection[str], records: Sequence[Document]) -> None:
@@ -247,6 +304,8 @@ class RepositoryCounts:
     terraform_errors: int
     runbooks: int
     portal_commits: int
+    synced_files: int
+    not_synced: int
 
 
 def counts(connection: sa.Connection) -> RepositoryCounts:
@@ -264,6 +323,8 @@ def counts(connection: sa.Connection) -> RepositoryCounts:
         terraform_errors=count(terraform_blocks, terraform_blocks.c.has_error.is_(True)),
         runbooks=count(runbooks),
         portal_commits=count(portal_commits),
+        synced_files=count(synced_files, synced_files.c.status == "synced"),
+        not_synced=count(synced_files, synced_files.c.status != "synced"),
     )
 
 
@@ -277,9 +338,14 @@ def _delete(connection: sa.Connection, table: sa.Table, paths: Collection[str]) 
 
 
 def _delete_keys(connection: sa.Connection, column: sa.Column[Any], keys: Collection[str]) -> None:
+    for chunk in _chunks(keys):
+        connection.execute(column.table.delete().where(column.in_(chunk)))
+
+
+def _chunks(keys: Collection[Key]) -> Iterator[list[Key]]:
     ordered = sorted(keys)
     for start in range(0, len(ordered), _CHUNK):
-        connection.execute(column.table.delete().where(column.in_(ordered[start : start + _CHUNK])))
+        yield ordered[start : start + _CHUNK]
 
 
 def _insert(connection: sa.Connection, table: sa.Table, records: Sequence[Any]) -> None:

@@ -243,16 +243,19 @@ source_findings = sa.Table(
     _instant("resolved_at", nullable=True, index=True),
 )
 
-#: One row: what the last sync proved, so that the next one looks only at what moved. See `sync.git.state`.
+#: One row: what the last sync proved, so that the next one looks only at what moved. ``portal_commit``: the head of the
+#: portal's branch that was looked at; ``tree``: the tree that the sync left, at ``proposed_commit`` if a pull request
+#: has it. ``fingerprint``: of the settings and the version that it holds for.
 git_state = sa.Table(
     "git_state",
     metadata,
     sa.Column("name", sa.String(16), primary_key=True),
     sa.Column("source_commit", sa.String(64), nullable=False),
     sa.Column("portal_commit", sa.String(64), nullable=False),
+    sa.Column("tree", sa.String(64), nullable=False),
     sa.Column("fingerprint", sa.String(64), nullable=False),
-    sa.Column("files", sa.BigInteger, nullable=False),
-    sa.Column("pull_request", sa.Integer),
+    sa.Column("proposed_commit", sa.String(64)),
+    sa.Column("pull_request", sa.Text),
     _instant("proven_at"),
 )
 

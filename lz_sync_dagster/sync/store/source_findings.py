@@ -62,6 +62,11 @@ class SourceFinding:
         """What one open row is kept of."""
         return (self.kind.value, self.path, self.subject)
 
+    @property
+    def text(self) -> str:
+        """The whole of it in one line: ``pmo.yaml:12: is not …``."""
+        return f"{self.path}{'' if self.line is None else f':{self.line}'}: {self.message}"
+
 
 @dataclass(frozen=True, slots=True)
 class OpenFinding:

@@ -47,9 +47,10 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=16), nullable=False),
         sa.Column("source_commit", sa.String(length=64), nullable=False),
         sa.Column("portal_commit", sa.String(length=64), nullable=False),
+        sa.Column("tree", sa.String(length=64), nullable=False),
         sa.Column("fingerprint", sa.String(length=64), nullable=False),
-        sa.Column("files", sa.BigInteger(), nullable=False),
-        sa.Column("pull_request", sa.Integer(), nullable=True),
+        sa.Column("proposed_commit", sa.String(length=64), nullable=True),
+        sa.Column("pull_request", sa.Text(), nullable=True),
         sa.Column("proven_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_git_state")),
     )

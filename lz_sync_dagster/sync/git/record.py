@@ -1,0 +1,320 @@
+"""What a sync writes into the store: rows of the files that it looked at, and of what the readers found in those that
+changed. One transaction, so that the tables, the proof and the deliveries never disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+import structlog
+
+from lz_sync_dagster.sync.errors import SyncError
+from lz_sync_dagster.sync.git import documents, gates, governance, runbooks, terraform
+from lz_sync_dagster.sync.git.history import read_commits, read_portal_commits
+from lz_sync_dagster.sync.git.mirror import Mirror
+from lz_sync_dagster.sync.git.plan import EDITED, Drift, Plan, SourceFile
+from lz_sync_dagster.sync.git.portal import Published, Rows
+from lz_sync_dagster.sync.git.source import SECRET, Source
+from lz_sync_dagster.sync.git.tree import Entry
+from lz_sync_dagster.sync.runs import LayerRun
+from lz_sync_dagster.sync.store import Store, inbox, repository, source_findings
+from lz_sync_dagster.sync.store.inbox import Delivery
+from lz_sync_dagster.sync.store.repository import GitState, SyncedFile
+from lz_sync_dagster.sync.store.source_findings import FindingKind, SourceFinding
+from lz_sync_dagster.sync.timing import Clock
+
+log = structlog.get_logger(__name__)
+
+Row = TypeVar("Row")
+
+#: Findings about what a file says: they hold until the file is read again.
+_OF_CONTENT = (
+    FindingKind.UNREADABLE,
+    FindingKind.GOVERNANCE_YAML,
+    FindingKind.GOVERNANCE_SCHEMA,
+    FindingKind.GATES,
+    FindingKind.HCL_SYNTAX,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a sync changed: files in the portal repository (``added``, ``modified``, ``deleted``, ``restored``), rows
+    in the store. ``pushed``: the newest commit. ``rewritten``: whether the landing zone's history was rewritten."""
+
+    added: int = 0
+    modified: int = 0
+    deleted: int = 0
+    restored: int = 0
+    commits: int = 0
+    dropped_commits: int = 0
+    documents: int = 0
+    governance: int = 0
+    enforcement_gates: int = 0
+    terraform_blocks: int = 0
+    runbooks: int = 0
+    rewritten: bool = False
+    pushed: str | None = None
+
+    @property
+    def written(self) -> int:
+        """Files written or deleted in the portal repository."""
+        return self.added + self.modified + self.deleted
+
+    def after(self, earlier: Changes) -> Changes:
+        """The sum of two rounds."""
+        sums: dict[str, Any] = {
+            item.name: getattr(self, item.name) + getattr(earlier, item.name)
+            for item in fields(self)
+            if item.name not in ("pushed", "rewritten")
+        }
+        return Changes(pushed=self.pushed or earlier.pushed, rewritten=self.rewritten or earlier.rewritten, **sums)
+
+
+@dataclass
+class _Content:
+    """What the readers found in the files that changed."""
+
+    findings: list[SourceFinding] = field(default_factory=list)
+    read: set[str] = field(default_factory=set)
+    unread: set[str] = field(default_factory=set)
+
+
+def unread(connection: sa.Connection) -> frozenset[str]:
+    """Paths whose newest version no reader could read for a defect: they are read again each time."""
+    found = source_findings.open_findings(connection, kinds=[FindingKind.UNREADABLE])
+    return frozenset(item.finding.path for item in found)
+
+
+def record(
+    store: Store,
+    run: LayerRun,
+    source: Source,
+    published: Published,
+    portal: Mirror,
+    *,
+    before: GitState | None,
+    after: GitState,
+    deliveries: Sequence[Delivery],
+    retry: Collection[str],
+    reread: bool,
+    clock: Clock,
+) -> Changes:
+    """Write what a round read and did.
+
+    Args:
+        before: what the sync before proved, also if it does not hold any more.
+        after: what this one proved.
+        retry: paths to read although they did not change.
+        reread: whether every file is to be read again, since the readers or the settings may be others.
+    """
+    moved = before is None or replace(before, proven_at=after.proven_at) != after
+    if published.plan is None and not moved and not deliveries and not retry:
+        return Changes()
+    plan = published.plan
+    rows = {file.key: _row(file, source.commit, published.before) for file in (plan.files if plan else ())}
+    # A file that is only kept from its place is read all the same: the store shows the landing zone.
+    synced = {file.path: file for file in (plan.files if plan else ()) if file.reason in (None, EDITED)}
+    known = {row.path: row for row in published.before.values() if row.reason in (None, EDITED)}
+    gone = known.keys() - synced.keys()
+    changed = [
+        file
+        for path, file in synced.items()
+        if reread or path in retry or path not in known or known[path].blob != file.entry.blob
+    ]
+    changed += _again(store, retry - synced.keys() - gone)
+    refused = {path for path in {file.path for file in (plan.files if plan else ())} if path not in synced}
+    content = _Content()
+    found = _read_all(source, changed, gone, refused, content)
+    findings = content.findings
+    with store.read() as connection:
+        known_commits = repository.known_commits(connection)
+        known_portal = repository.known_portal_commits(connection)
+    history = read_commits(source.repository, source.commit, known_commits)
+    portal_head = after.proposed_commit or after.portal_commit
+    new_portal_commits = read_portal_commits(portal.open(), portal_head, known_portal, branch=portal.config.branch)
+    now = clock()
+    with store.write(exclusive="git") as connection:
+        repository.drop_commits(connection, history.dropped)
+        repository.add_commits(connection, history.new)
+        repository.add_portal_commits(connection, new_portal_commits)
+        if plan is not None:
+            changed_rows = {key: row for key, row in rows.items() if published.before.get(key) != row}
+            repository.change_files(connection, published.before.keys() - rows.keys(), changed_rows)
+            secrets = [_secret(file, source.commit) for file in plan.files if file.reason == SECRET]
+            looked_at = None if plan.is_whole else {path for path, _ in (*rows, *published.before)}
+            source_findings.replace(connection, secrets, kinds=[FindingKind.SECRET], paths=looked_at, now=now)
+            _record_drifts(connection, plan, source.commit, now=now)
+        counts = found(connection)
+        source_findings.replace(
+            connection, findings, kinds=_OF_CONTENT, paths=content.read | content.unread | gone | refused, now=now
+        )
+        if moved:
+            repository.set_git_state(connection, after)
+        inbox.finish(connection, deliveries, run_id=str(run.number), now=now)
+    return Changes(
+        added=published.added,
+        modified=published.modified,
+        deleted=published.deleted,
+        restored=sum(drift.restored for drift in plan.drifts) if plan else 0,
+        commits=len(history.new),
+        dropped_commits=len(history.dropped),
+        pushed=published.commit,
+        **counts,
+    )
+
+
+def _read_all(
+    source: Source, changed: Sequence[SourceFile], gone: Collection[str], refused: Collection[str], content: _Content
+) -> Callable[[sa.Connection], dict[str, Any]]:
+    """Read the files that changed; what comes back writes their rows and says how many files or rows changed.
+
+    A file that cannot be read keeps its rows of before. A file that is withheld loses them, but for the ones that have
+    a table of their own: a rule is not lifted by a secret beside it.
+    """
+    by_path = {file.path: file for file in changed}
+    commit = source.commit
+
+    def these(
+        noun: str, wanted: Callable[[str], bool], reader: Callable[[SourceFile], Sequence[Row]]
+    ) -> tuple[set[str], list[Row]]:
+        paths, rows = {path for path in gone if wanted(path)}, list[Row]()
+        for path, file in by_path.items():
+            if wanted(path):
+                read = _read(file, noun, FindingKind.UNREADABLE, reader, source, content)
+                if read is not None:
+                    paths.add(path)
+                    rows += read
+        return paths, rows
+
+    def this(
+        noun: str, path: str, kind: FindingKind, reader: Callable[[SourceFile], Sequence[Row]]
+    ) -> Sequence[Row] | None:
+        if path in by_path:
+            return _read(by_path[path], noun, kind, reader, source, content)
+        return [] if path in gone and path not in refused else None
+
+    document_paths, new_documents = these(
+        "documents",
+        documents.is_document,
+        lambda file: [documents.read_document(file.path, source.text(file), blob=file.entry.blob, commit=commit)],
+    )
+    terraform_paths, new_blocks = these(
+        "terraform_blocks",
+        terraform.is_terraform,
+        lambda file: terraform.read_terraform(file.path, source.data(file), blob=file.entry.blob, commit=commit),
+    )
+    runbook_paths, new_sections = these(
+        "runbooks",
+        runbooks.is_runbook,
+        lambda file: runbooks.read_runbook(file.path, source.text(file), commit=commit),
+    )
+    values = this(
+        "governance",
+        governance.GOVERNANCE_PATH,
+        FindingKind.GOVERNANCE_YAML,
+        lambda file: governance.read_governance(file.path, source.text(file), commit),
+    )
+    found_gates = this(
+        "enforcement_gates",
+        gates.GATES_PATH,
+        FindingKind.GATES,
+        lambda file: gates.read_gates(file.path, source.text(file), commit),
+    )
+
+    def write(connection: sa.Connection) -> dict[str, Any]:
+        repository.replace_documents(connection, document_paths, new_documents)
+        repository.replace_terraform(connection, terraform_paths, new_blocks)
+        repository.replace_runbooks(connection, runbook_paths, new_sections)
+        return {
+            "documents": len(document_paths),
+            "terraform_blocks": len(terraform_paths),
+            "runbooks": len(runbook_paths),
+            "governance": 0 if values is None else repository.replace_governance(connection, values),
+            "enforcement_gates": 0 if found_gates is None else repository.replace_gates(connection, found_gates),
+        }
+
+    content.read |= by_path.keys()
+    return write
+
+
+def _read(
+    file: SourceFile,
+    noun: str,
+    kind: FindingKind,
+    reader: Callable[[SourceFile], Sequence[Row]],
+    source: Source,
+    content: _Content,
+) -> Sequence[Row] | None:
+    """What a reader finds in a file, or ``None`` and a finding: a file that breaks its reader costs only its own
+    rows."""
+
+    def finding(kind: FindingKind, subject: str, line: int | None, message: str) -> SourceFinding:
+        return SourceFinding(kind, file.path, line, subject, "high", message, source.commit)
+
+    try:
+        return reader(file)
+    except SyncError as error:
+        line = error.where.removeprefix(f"{file.path}:")
+        subject = noun if kind is FindingKind.UNREADABLE else ""
+        number = int(line) if line.isdigit() else None
+        content.findings.append(finding(kind, subject, number, f"{error.what}; {error.remedy}"))
+    except Exception as error:
+        log.exception("file_not_read", path=file.path)
+        content.findings.append(
+            finding(
+                FindingKind.UNREADABLE,
+                noun,
+                None,
+                f"cannot be read ({type(error).__name__}); what was known of it is kept; please report this as a "
+                "defect",
+            )
+        )
+        content.unread.add(file.path)
+    return None
+
+
+def _again(store: Store, paths: Collection[str]) -> list[SourceFile]:
+    """Files that did not change and are to be read again."""
+    if not paths:
+        return []
+    with store.read() as connection:
+        rows = repository.files_at(connection, paths, ())
+    again = {row.path: row for row in rows.values() if row.status == "synced"}
+    return [SourceFile(row.path, row.destination, Entry(row.blob, row.mode), row.size) for row in again.values()]
+
+
+def _row(file: SourceFile, commit: str, before: Rows) -> SyncedFile:
+    row = SyncedFile(
+        path=file.path,
+        destination=file.destination,
+        blob=file.entry.blob,
+        mode=file.entry.mode,
+        size=file.size,
+        status="synced" if file.reason is None else "not_synced",
+        reason=file.reason,
+        commit_sha=commit,
+    )
+    known = before.get(file.key)
+    return known if known is not None and replace(known, commit_sha=commit) == row else row
+
+
+def _secret(file: SourceFile, commit: str) -> SourceFinding:
+    return SourceFinding(FindingKind.SECRET, file.path, None, "", "critical", SECRET, commit)
+
+
+def _record_drifts(connection: sa.Connection, plan: Plan, commit: str, *, now: datetime) -> None:
+    restored = [_drift(drift, commit) for drift in plan.drifts if drift.restored]
+    source_findings.record_settled(connection, restored, now=now)
+    if plan.is_whole:
+        refused = [_drift(drift, commit) for drift in plan.drifts if not drift.restored]
+        source_findings.replace(connection, refused, kinds=[FindingKind.DRIFT], paths=None, now=now)
+
+
+def _drift(drift: Drift, commit: str) -> SourceFinding:
+    what = "was removed from the portal repository" if drift.found is None else "was edited in the portal repository"
+    message = f"{what}; it was restored" if drift.restored else EDITED
+    return SourceFinding(FindingKind.DRIFT, drift.destination, None, "", "medium", message, commit)
