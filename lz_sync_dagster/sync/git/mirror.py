@@ -132,6 +132,8 @@ class Mirror:
         key: the configuration's name of it (``landing_zone``), for messages.
         credential: for an ``http(s)`` remote. Asked for each command, since tokens are short-lived.
         max_blob_bytes: larger blobs are left out of the copy, where the remote can do that.
+        borrows: another copy whose objects this one uses, so that a file that goes from one repository to the other is
+            copied nowhere.
 
     Every method that talks to the remote raises `SyncError`: transient if the remote cannot be reached, not if it is
     not found, refuses the credentials or has no such branch.
@@ -145,11 +147,15 @@ class Mirror:
         key: str,
         credential: Credential = no_credential,
         max_blob_bytes: int | None = None,
+        borrows: Path | None = None,
     ) -> None:
         self.path = path
         self.config = config
         self.key = key
         self._credential = credential
+        self._borrows = borrows
+        #: Whether `fetch` began with an empty copy.
+        self.made_anew = False
         self._filter = None if max_blob_bytes is None else f"blob:limit={max_blob_bytes + 1}"
         is_folder = "://" not in config.url and not _SCP_LIKE.match(config.url)
         self._url = str(Path(config.url).absolute()) if is_folder else config.url
@@ -267,6 +273,7 @@ class Mirror:
             self.forget()
         try:
             if not (self.path / "HEAD").exists():
+                self.made_anew = True
                 self.path.mkdir(parents=True, exist_ok=True)
                 git.Repo.init(self.path, bare=True).close()
             self._configure()
@@ -282,6 +289,12 @@ class Mirror:
         configured = self.open().config
         if "remote.origin.url" not in configured or configured["remote.origin.url"] != self._url:
             configured["remote.origin.url"] = self._url
+        if self._borrows is not None:
+            alternates = self.path / "objects" / "info" / "alternates"
+            line = f"{self._borrows.absolute() / 'objects'}\n"
+            if not alternates.exists() or alternates.read_text(encoding="utf-8") != line:
+                alternates.parent.mkdir(parents=True, exist_ok=True)
+                alternates.write_text(line, encoding="utf-8")
         if self._filter is not None and "remote.origin.partialclonefilter" not in configured:
             configured["remote.origin.promisor"] = "true"
             configured["remote.origin.partialclonefilter"] = self._filter

@@ -288,8 +288,6 @@ class Publisher:
     def _write(self, repository: pygit2.Repository, tip: pygit2.Tree, plan: Plan) -> pygit2.Oid:
         changes: dict[str, Entry | None] = dict.fromkeys(plan.deletes)
         for destination, file in plan.writes.items():
-            if file.entry.blob not in repository:
-                repository.create_blob(self._source.data(file))
             changes[destination] = file.entry
         if not plan.manifest.is_empty:
             changes |= manifest_entries(

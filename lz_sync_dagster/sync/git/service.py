@@ -104,7 +104,11 @@ def mirrors(settings: Settings) -> tuple[Mirror, Mirror]:
         max_blob_bytes=settings.sync_layers.git_sync.max_file_bytes,
     )
     portal = Mirror(
-        folder / "portal.git", settings.portal_repository, key="portal_repository", credential=lambda: token
+        folder / "portal.git",
+        settings.portal_repository,
+        key="portal_repository",
+        credential=lambda: token,
+        borrows=source.path,
     )
     return source, portal
 
@@ -136,6 +140,9 @@ def _round(
         Mapping(config.paths, config.mapping, config.exclude),
         max_file_bytes=config.max_file_bytes,
     )
+    heads = looking.result()
+    if source_mirror.made_anew and not portal.made_anew:
+        portal.forget()  # it borrowed objects that may be gone
     progress("updating the portal repository", 0, None)
     publisher = Publisher(
         portal,
@@ -148,7 +155,7 @@ def _round(
         now=clock(),
         progress=progress,
     )
-    published = publisher.publish(looking.result())
+    published = publisher.publish(heads)
     progress("reading what changed", 0, None)
     patience = timedelta(seconds=settings.sync_layers.webhook.timeout_seconds) / 2
     deliveries = settled(source.repository, head, pending, now=clock(), patience=patience)
