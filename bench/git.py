@@ -9,6 +9,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.git_repositories import Growing, head, make_landing_zone, make_portal
 from bench.harness import ROUNDS, BenchError, Measured, Options, Side, alternate, medians_ms, ratio
@@ -45,7 +46,7 @@ def bench_git(options: Options) -> Measured:
         Ours(options.folder / "large", large) as ours_large,
     ):
         options.say("first syncs")
-        figures = {"files_3k": small_files, "files_30k": large_files, "rounds": rounds}
+        figures: dict[str, Any] = {"files_3k": small_files, "files_30k": large_files, "rounds": rounds}
         first = {"first_sync_3k_ms": ours.first_sync(), "first_sync_30k_ms": ours_large.first_sync()}
         copy = CloneCopy(options.folder / "clone-copy", small)
         raw = RawGit(options.folder / "raw", small, ours.portal)
