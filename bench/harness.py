@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import platform
+import random
 import statistics
 import subprocess
 import time
@@ -87,7 +88,7 @@ class Side:
 def alternate(
     sides: Mapping[str, Side], *, rounds: int, before: Callable[[int], object] = lambda _: None
 ) -> dict[str, list[float]]:
-    """Run all sides in each round, so that a slow minute of the machine hits every one; who begins changes.
+    """Run all sides in each round, so that a slow minute of the machine hits every one. Their order changes.
 
     Args:
         before: called with the number of a round, before it.
@@ -96,11 +97,10 @@ def alternate(
         The seconds of each run, by side.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    names = list(sides)
+    order = random.Random(rounds)
     for number in range(rounds):
         before(number)
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+        for name in order.sample(list(sides), len(sides)):
             sides[name].prepare()
             gc.collect()
             started = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -89,11 +90,13 @@ def test_sides_alternate_and_only_the_work_is_timed() -> None:
         )
         for name in ("a", "b")
     }
-    seconds = alternate(sides, rounds=2, before=lambda number: said.append(str(number)))
+    seconds = alternate(sides, rounds=8, before=lambda number: said.append(str(number)))
 
-    assert [word for word in said if word not in ("prepare", "check")] == ["0", "a", "b", "1", "b", "a"]
-    assert said[1:4] == ["prepare", "a", "check"]
-    assert {name: len(runs) for name, runs in seconds.items()} == {"a": 2, "b": 2}
+    rounds = "".join(word for word in said if word not in ("prepare", "check"))
+    assert re.fullmatch("".join(f"{number}(ab|ba)" for number in range(8)), rounds)
+    assert {"ab", "ba"} == set(re.findall("[ab]{2}", rounds))
+    assert (said[1], said[3]) == ("prepare", "check")
+    assert {name: len(runs) for name, runs in seconds.items()} == {"a": 8, "b": 8}
 
 
 def test_every_benchmark_has_targets_and_no_target_is_left_over() -> None:
