@@ -40,7 +40,7 @@ def measure_deliveries(folder: Path, *, count: int, say: Callable[[str], None]) 
     """
     rng = random.Random(7)
     with (
-        DemoLandingZone(folder, assets=100, faults=Faults(), clock=utcnow) as zone,
+        DemoLandingZone(folder, assets=200, faults=Faults(), clock=utcnow) as zone,
         Processes(zone.folder / "logs", zone.environment) as processes,
     ):
         _start(zone, processes)
