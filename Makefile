@@ -8,7 +8,7 @@ STAMP := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test lint format e2e soak lock clean
+.PHONY: help setup demo demo-once test lint format e2e soak bench lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ e2e: $(STAMP) ## Run the browser tests (needs Chromium: apt-get install chromium
 
 soak: $(STAMP) ## Run the long versions of the randomized tests.
 	SOAK=1 $(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
+
+bench: $(STAMP) ## Measure against references, and fail if a target is missed.
+	@$(BIN)/python -m bench git $(ARGS)
 
 lock: $(STAMP) ## Resolve requirements.lock anew from pyproject.toml.
 	$(BIN)/uv pip compile pyproject.toml --group dev --upgrade --python-version 3.11 --no-annotate --no-header \
