@@ -210,23 +210,10 @@ class GithubServer:
     def __init__(
         self, repositories: Mapping[str, Path], app: App | None, tokens: Iterable[Token], clock: Clock, port: int
     ) -> None:
-        self.app = app
         self.clock = clock
-        self.requests: deque[tuple[str, str, int]] = deque(maxlen=10_000)
-        self._repositories = {
-            name.casefold(): Repository(1000 + number, name, path)
-            for number, (name, path) in enumerate(repositories.items())
-        }
-        self._tokens = {token.value: token for token in tokens}
-        self._hooks: dict[int, Hook] = {}
-        self._deliveries: list[Delivery] = []
-        self._pulls: dict[tuple[str, int], PullRequest] = {}
-        self._numbers = itertools.count(1)
-        self._ids = itertools.count(9_000_000_001)
-        self._faults: dict[Fault, int] = {}
-        self._used = 0
         self._lock = threading.RLock()
-        self._sender = httpx.Client(timeout=DELIVERY_TIMEOUT, follow_redirects=False, trust_env=False)
+        self.reset(repositories, app=app, tokens=tokens)
+        self._sender = httpx.Client(timeout=DELIVERY_TIMEOUT, follow_redirects=False, trust_env=False, verify=False)  # noqa: S501
         self._folder = tempfile.TemporaryDirectory(prefix="github-server-")
         hook = Path(self._folder.name) / "proc-receive"
         hook.write_text(f"#!{sys.executable} -SE\n{_PROTECTED}")
@@ -259,6 +246,24 @@ class GithubServer:
         self._folder.cleanup()
 
     # --- what is done by hand ---
+
+    def reset(self, repositories: Mapping[str, Path], *, app: App | None = None, tokens: Iterable[Token] = ()) -> None:
+        """Forget all that was, as if the server had been started anew with these."""
+        with self._lock:
+            self.app = app
+            self.requests: deque[tuple[str, str, int]] = deque(maxlen=10_000)
+            self._repositories = {
+                name.casefold(): Repository(1000 + number, name, path)
+                for number, (name, path) in enumerate(repositories.items())
+            }
+            self._tokens = {token.value: token for token in tokens}
+            self._hooks: dict[int, Hook] = {}
+            self._deliveries: list[Delivery] = []
+            self._pulls: dict[tuple[str, int], PullRequest] = {}
+            self._numbers = itertools.count(1)
+            self._ids = itertools.count(9_000_000_001)
+            self._faults: dict[Fault, int] = {}
+            self._used = 0
 
     def clone_url(self, repository: str) -> str:
         """Where git fetches and pushes."""

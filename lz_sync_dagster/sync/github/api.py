@@ -6,7 +6,9 @@ requests, deliveries) is in the modules beside this one.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
+import ssl
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
@@ -97,6 +99,7 @@ class Api:
             headers={"x-github-api-version": API_VERSION},
             timeout=httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT),
             follow_redirects=False,
+            verify=_trusted(),
             trust_env=not is_here,
         )
         self._github = _Github(self._client, base_url=config.api_url)
@@ -203,6 +206,12 @@ class Api:
                 reason=Reason.INVALID,
             )
         return _answered(error, where, self._credential.name, needs, self._clock())
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """The certificates that are trusted: reading them takes longer than a call."""
+    return httpx.create_ssl_context()
 
 
 def is_loopback(host: str) -> bool:
