@@ -860,7 +860,7 @@ class GithubServer:
         pipe = asyncio.subprocess.PIPE
         backend = await asyncio.create_subprocess_exec("git", "http-backend", env=environment, stdin=pipe, stdout=pipe)
         assert backend.stdin is not None and backend.stdout is not None  # noqa: PT018
-        feeding = asyncio.create_task(_feed(request, backend.stdin))
+        await _feed(request, backend.stdin)  # all of it: whoever answers a request reads it no more
         output = backend.stdout
         head = await output.readuntil(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().strip().split("\r\n"))
@@ -871,9 +871,7 @@ class GithubServer:
                 while chunk := await output.read(1 << 16):
                     yield chunk
             finally:
-                feeding.cancel()
-                if backend.returncode is None:
-                    await backend.wait()
+                await backend.wait()
 
         return StreamingResponse(body(), status, headers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -237,7 +238,9 @@ def test_git_fetches_and_pushes_with_tokens_of_the_app(world: World, tmp_path: P
     repository = pygit2.Repository(str(tmp_path / "mirror"))
     author = pygit2.Signature("bot", "bot@example.com", int(NOW.timestamp()), 0)
     tree = repository[head].peel(pygit2.Commit).tree_id
-    new = str(repository.create_commit(None, author, author, "new", tree, [head]))
+    builder = repository.TreeBuilder(repository[tree])
+    builder.insert("large.bin", repository.create_blob(random.Random(1).randbytes(3_000_000)), 0o100644)
+    new = str(repository.create_commit(None, author, author, "new", builder.write(), [head]))
 
     denied = refused(lambda: mirror(world, tmp_path, read()).push(new, expected=head))
     assert denied.reason is Reason.PERMISSION_DENIED

@@ -78,7 +78,8 @@ class Api:
         credential: who calls.
 
     Paths are URI templates (``/repos/{owner}/{repo}``); names are their variables. ``needs`` is the permission that a
-    call takes (``pull_requests: write``), for messages. All calls raise `GithubError`.
+    call takes (``pull_requests: write``), for messages. All calls raise `GithubError`, or what the credential raises. A
+    token that GitHub does not accept any more is asked for anew, once.
     """
 
     def __init__(self, config: GithubConfig, credential: Credential, *, clock: Clock = utcnow) -> None:
