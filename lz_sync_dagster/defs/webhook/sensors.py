@@ -12,6 +12,7 @@ from lz_sync_dagster.sync.store import Store, inbox
 from lz_sync_dagster.sync.store.layer_runs import statuses
 from lz_sync_dagster.sync.timing import Clock
 from lz_sync_dagster.sync.webhook.plan import plan_runs
+from lz_sync_dagster.sync.webhook.repair import watch_deliveries
 from lz_sync_dagster.sync.webhook.service import sync_webhook
 
 log = structlog.get_logger(__name__)
@@ -68,3 +69,21 @@ def _is_due(store: Store, clock: Clock) -> bool:
         before = statuses(connection, now=clock())[0]
         settled = inbox.finished_since(connection, before.as_of)
     return before.as_of is None or clock() - before.as_of >= _ACCOUNT_EVERY or settled > 0
+
+
+@dg.sensor(
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Asks GitHub to send deliveries again that failed; it does not do so by itself. Needs sync_layers.webhook.hook "
+        "and a credential of GitHub's API. What became of each is in the table delivery_repairs."
+    ),
+)
+def webhook_repair_sensor(
+    context: dg.SensorEvaluationContext,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[Store],
+    clock: dg.ResourceParam[Clock],
+) -> dg.SensorResult:
+    watch = watch_deliveries(settings, store, clock=clock, cursor=context.cursor)
+    return dg.SensorResult(skip_reason=watch.said, cursor=watch.cursor)

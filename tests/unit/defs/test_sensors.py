@@ -1,13 +1,15 @@
 """Sensors and schedules tick on a real store: what they request, what they report, and why they do nothing."""
 
+import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import pytest
+from pydantic import SecretStr
 
-from lz_sync_dagster.config import Settings
+from lz_sync_dagster.config import GithubConfig, RepositoryConfig, Settings, SyncLayers, WebhookConfig
 from lz_sync_dagster.defs.analytics.checks import newest_day_is_whole
 from lz_sync_dagster.defs.events.sensors import Cursor, read_cursor, wait_for_events, write_cursor
 from lz_sync_dagster.defs.operations.sensors import worst_state
@@ -159,6 +161,27 @@ def test_an_account_that_fails_does_not_keep_a_delivery_from_its_run(
     result = tick("webhook_deliveries_sensor")
     assert [request.run_key for request in result.run_requests] == [delivery]
     assert result.asset_events == []
+
+
+def test_the_repair_of_deliveries_says_why_it_does_nothing(tick: Tick, resources: dict[str, Any]) -> None:
+    assert "sync_layers.webhook.hook is not set" in tick("webhook_repair_sensor").skip_message
+
+
+def test_the_repair_of_deliveries_reports_that_github_cannot_be_asked(
+    tick: Tick, resources: dict[str, Any], sqlite_store: Store
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    resources["settings"] = Settings(
+        sync_layers=SyncLayers(webhook=WebhookConfig(hook=7)),
+        landing_zone=RepositoryConfig(name="example/landing-zone"),
+        github=GithubConfig(api_url=f"http://127.0.0.1:{port}"),
+        github_token=SecretStr("a token"),
+    )
+    result = tick("webhook_repair_sensor")
+    assert "cannot be reached" in result.skip_message
+    with sqlite_store.read() as connection:
+        assert [alert.name for alert in open_alerts(connection)] == ["DeliveryRepair"]
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
