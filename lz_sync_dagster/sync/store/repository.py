@@ -30,7 +30,9 @@ _CHUNK = 400
 
 @dataclass(frozen=True, slots=True)
 class CommitRecord:
-    """A commit of the landing zone. Line counts are against the first parent."""
+    """A commit of the landing zone. Counts are against the first parent; lines of files whose content is binary, too
+    large or not at hand are not counted. ``signature``: good, bad, unsigned, unknown_key, expired; ``None``: not
+    checked."""
 
     sha: str
     committed_at: datetime
@@ -41,6 +43,7 @@ class CommitRecord:
     files_changed: int
     insertions: int
     deletions: int
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
