@@ -102,26 +102,32 @@ def verify(git_dir: Path, shas: Sequence[str], config: SignatureConfig) -> dict[
         return {}
     kinds = _kinds(git_dir, wanted)
     options = []
-    if "ssh" in kinds:
+    if "ssh" in kinds.values():
         if config.allowed_signers is None:
             raise _unusable("is not set, and commits are signed with ssh keys", "set it to the file of allowed signers")
         options += [
             f"gpg.ssh.program={_program('ssh-keygen', 'openssh-client')}",
             f"gpg.ssh.allowedSignersFile={config.allowed_signers.absolute()}",
         ]
-    if "openpgp" in kinds:
+    if "openpgp" in kinds.values():
         options.append(f"gpg.program={_program('gpg', 'gnupg')}")
-    if "x509" in kinds:
+    if "x509" in kinds.values():
         options.append(f"gpg.x509.program={_program('gpgsm', 'gpgsm')}")
     output = _git_log(git_dir, wanted, options)
     found = {}
-    for line in output.splitlines():
+    for line in output.split("\n"):
+        if not line:
+            continue
         sha, _, rest = line.partition("\0")
         letter, _, rest = rest.partition("\0")
         signer, _, fingerprint = rest.partition("\0")
         if letter not in _LETTERS:
             raise _failed(f"git answered {letter!r} for the signature of {sha}")
-        found[sha] = Signature(sha, _LETTERS[letter], _shown(signer) or _shown(fingerprint))
+        status = _LETTERS[letter]
+        if status is SignatureStatus.UNSIGNED and sha in kinds:
+            # Git makes nothing of it, but there is one.
+            status = SignatureStatus.BAD
+        found[sha] = Signature(sha, status, _shown(signer) or _shown(fingerprint))
     if missing := [sha for sha in wanted if sha not in found]:
         raise _failed(f"git said nothing of the signature of {missing[0]}")
     return {sha: found[sha] for sha in wanted}
@@ -148,9 +154,10 @@ def check_head(signature: Signature, config: SignatureConfig) -> SourceFinding |
     return SourceFinding(FindingKind.SIGNATURE, "", None, "head", _SEVERITY[signature.status], message, signature.sha)
 
 
-def _kinds(git_dir: Path, shas: Sequence[str]) -> set[str]:
+def _kinds(git_dir: Path, shas: Sequence[str]) -> dict[str, str]:
+    """Of the commits that have a signature, what it is."""
     repository = pygit2.Repository(str(git_dir), pygit2.enums.RepositoryOpenFlag.NO_SEARCH)
-    kinds = set()
+    kinds = {}
     for sha in shas:
         try:
             signature, _ = repository[sha].peel(pygit2.Commit).gpg_signature
@@ -158,7 +165,7 @@ def _kinds(git_dir: Path, shas: Sequence[str]) -> set[str]:
             raise _failed(f"there is no commit {sha}") from error
         if signature is not None:
             text = signature.lstrip()
-            kinds.add("ssh" if text.startswith(_SSH) else "x509" if text.startswith(_X509) else "openpgp")
+            kinds[sha] = "ssh" if text.startswith(_SSH) else "x509" if text.startswith(_X509) else "openpgp"
     return kinds
 
 
