@@ -16,15 +16,20 @@ def is_document(path: str) -> bool:
 
 
 def read_document(path: str, text: str, *, blob: str, commit: str) -> Document:
-    """The title is the first heading of the topmost level there is, else the file's name."""
-    found = markdown.headings(markdown.parse(text))
+    """The title is the one of the front matter, else the first heading of the topmost level there is, else the file's
+    name. The body is the text without front matter; its lines count as in the file."""
+    front, body = markdown.split(text)
+    found = markdown.headings(markdown.parse(body))
     top = min((heading.level for heading in found), default=0)
+    named = front.get("title")
     titles = [heading.text for heading in found if heading.level == top and heading.text]
+    if isinstance(named, str) and (title := " ".join(named.encode("utf-8", "replace").decode().split())):
+        titles.insert(0, title.replace("\0", "\N{REPLACEMENT CHARACTER}"))
     return Document(
         path=path,
         title=titles[0] if titles else PurePosixPath(path).stem,
         headings=[{"level": heading.level, "text": heading.text, "line": heading.line} for heading in found],
-        body=text,
+        body=body,
         blob=blob,
         commit_sha=commit,
     )

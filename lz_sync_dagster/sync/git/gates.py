@@ -1,8 +1,9 @@
 """Reads ``ENFORCEMENT_GATES.md``: gates from its tables and from its sections.
 
 A table counts if its header names a gate and at least one of phase, severity, blocks, validation and status. A
-section counts if its heading begins with an id (``GATE-01: Title``, ``Gate 3 - Title``); its list items and lines
-``Severity: high`` fill what a table left open.
+section counts if its heading begins with an id (``GATE-01: Title``, ``Gate 3 - Title``, ``[GATE-01] Title``); its list
+items and lines ``Severity: high``, lists below ``Validation:``, and headings ``Validation`` below it fill what a table
+left open.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ _COLUMNS = {
 }
 _NAMES = {name: field for field, names in _COLUMNS.items() for name in names}
 _DETAILS = ("phase", "severity", "blocks", "validation", "status")
-_SECTION = re.compile(r"^(gate[ \-_]?\d+[a-z]?|[A-Z]{1,8}-\d+)\s*[:\-–—.]\s*(\S.*)$", re.IGNORECASE)
-_PROPERTY = re.compile(r"^([A-Za-z ]{2,24}):\s*(\S.*)$")
+_ID = r"gate[ \-_]?\d+[a-z]?|[A-Z]{1,8}-\d+"
+_SECTION = re.compile(rf"^(?:({_ID})\s*[:\-–—.]|\[({_ID})\])\s*(\S.*)$", re.IGNORECASE)
+_PROPERTY = re.compile(r"^([A-Za-z ]{2,24}):\s*(.*)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,13 @@ def _from_tables(tokens: list[Token]) -> list[_Found]:
 
 
 def _columns(cells: list[str]) -> list[str | None]:
-    names = [_NAMES.get(cell.lower().strip()) for cell in cells]
+    """The field of each column. Each is taken once: of ``ID | Gate`` the first is the id, the second the title."""
+    names: list[str | None] = []
+    for cell in cells:
+        name = _NAMES.get(cell.lower().strip(" :"))
+        if name == "gate_id" and name in names:
+            name = "title"
+        names.append(name if name not in names else None)
     if "gate_id" not in names and "title" in names:
         names[names.index("title")] = "gate_id"
     return names if "gate_id" in names and any(name in names for name in _DETAILS) else []
@@ -121,28 +129,45 @@ def _from_sections(tokens: list[Token]) -> list[_Found]:
         match = _SECTION.match(heading.text)
         if match is None:
             continue
-        end = sections[number + 1].position if number + 1 < len(sections) else len(tokens)
-        details: dict[str, str] = {}
-        for token in tokens[heading.position + 3 : end]:
-            if token.type != "inline":
-                continue
-            for text in _lines(token):
-                fact = _PROPERTY.match(text)
-                name = _NAMES.get(fact.group(1).lower().strip()) if fact else None
-                if fact and name in _DETAILS:
-                    details.setdefault(str(name), fact.group(2).strip())
-        gates.append(_Found(match.group(1), match.group(2), heading.line, details))
+        below = sections[number + 1 :]
+        ends = (other for other in below if other.level <= heading.level or _SECTION.match(other.text))
+        end = next(ends, None)
+        details = _details(tokens, heading.position + 3, end.position if end is not None else len(tokens))
+        gates.append(_Found(match.group(1) or match.group(2), match.group(3), heading.line, details))
     return gates
 
 
-def _lines(token: Token) -> list[str]:
-    lines = [""]
-    for child in token.children or []:
-        if child.type in ("softbreak", "hardbreak"):
-            lines.append("")
-        elif child.type in ("text", "code_inline"):
-            lines[-1] += child.content
-    return [line.strip() for line in lines]
+def _details(tokens: list[Token], start: int, end: int) -> dict[str, str]:
+    """What the lines of a section say. A name without a value takes the list items below it; a heading that is a name
+    takes the text below it."""
+    stated: dict[str, str] = {}
+    collected: dict[str, list[str]] = {}
+    open_name: str | None = None
+    open_level = 0
+    is_heading = False
+    for position in range(start, end):
+        token = tokens[position]
+        if token.type == "heading_open":
+            title = markdown.plain(tokens[position + 1]).lower().strip(" :")
+            name = _NAMES.get(title)
+            open_name, is_heading = (name if name in _DETAILS else None), True
+        elif token.type != "inline" or tokens[position - 1].type in ("heading_open", "th_open", "td_open"):
+            continue
+        else:
+            if not is_heading and token.level <= open_level:
+                open_name = None
+            for text in markdown.lines(token):
+                fact = _PROPERTY.match(text)
+                name = _NAMES.get(fact.group(1).lower().strip()) if fact else None
+                if fact and name in _DETAILS:
+                    if fact.group(2):
+                        stated.setdefault(name, fact.group(2).strip())
+                        open_name = open_name if is_heading else None
+                    else:
+                        open_name, open_level, is_heading = name, token.level, False
+                elif open_name is not None and text:
+                    collected.setdefault(open_name, []).append(text)
+    return {**{name: "; ".join(texts) for name, texts in collected.items()}, **stated}
 
 
 def _key(gate_id: str) -> str:

@@ -1,13 +1,23 @@
-"""What the Markdown readers share: parsing to tokens, and the plain text of an inline token."""
+"""What the Markdown readers share: front matter, parsing to tokens, and the plain text of an inline token."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 _PARSER = MarkdownIt("commonmark").enable("table")
+_FRONT_MATTER = re.compile(
+    r"\A\ufeff?---[ \t]*\r?\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\r?\n|\r|\Z)", re.DOTALL | re.MULTILINE
+)
+#: Front matter is short; a longer text between two rules is none.
+_MAX_FRONT_MATTER = 20_000
+_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +30,27 @@ class Heading:
     position: int
 
 
+def split(text: str) -> tuple[Mapping[str, Any], str]:
+    """The YAML front matter of a text, and the text without it: as many lines as before, so that line numbers hold.
+
+    What stands between rules at the top and is no mapping in YAML is text.
+    """
+    text = text.removeprefix("\ufeff")
+    match = _FRONT_MATTER.match(text)
+    if match is None or len(match[1]) > _MAX_FRONT_MATTER:
+        return {}, text
+    try:
+        data = yaml.safe_load(match[1])
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}, text
+    if not isinstance(data, dict) and (data is not None or match[1].strip()):
+        return {}, text
+    return data or {}, "\n" * match[0].count("\n") + text[match.end() :]
+
+
 def parse(text: str) -> list[Token]:
-    """The block tokens of a Markdown text (CommonMark and tables)."""
-    return _PARSER.parse(text)
+    """The block tokens of a Markdown text (CommonMark and tables), front matter left out."""
+    return _PARSER.parse(split(text)[1])
 
 
 def headings(tokens: list[Token]) -> list[Heading]:
@@ -40,13 +68,18 @@ def line_of(token: Token) -> int:
 
 
 def plain(token: Token) -> str:
-    """The text of an inline token, without its markup."""
-    parts = []
+    """The text of an inline token, without its markup; a line break is a space."""
+    return " ".join(line for line in lines(token) if line)
+
+
+def lines(token: Token) -> list[str]:
+    """The lines of an inline token, without their markup."""
+    found = [""]
     for child in token.children or []:
         if child.type in ("text", "code_inline"):
-            parts.append(child.content)
+            found[-1] += child.content
         elif child.type == "image":
-            parts.append(plain(child))
-        elif child.type in ("softbreak", "hardbreak"):
-            parts.append(" ")
-    return "".join(parts).strip()
+            found[-1] += plain(child)
+        elif child.type in ("softbreak", "hardbreak") or (child.type == "html_inline" and _BREAK.match(child.content)):
+            found.append("")
+    return [line.strip() for line in found]

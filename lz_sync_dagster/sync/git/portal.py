@@ -20,8 +20,9 @@ from lz_sync_dagster.sync.git.manifest import (
     manifest_entries,
 )
 from lz_sync_dagster.sync.git.mirror import LostRace, Mirror
+from lz_sync_dagster.sync.git.paths import shortened
 from lz_sync_dagster.sync.git.plan import Known, Plan, amend_plan, make_plan
-from lz_sync_dagster.sync.git.source import Source, row_path
+from lz_sync_dagster.sync.git.source import Source
 from lz_sync_dagster.sync.git.tree import Entry, TreeChange, changes_between, entries_of, entry_at, rivals, write_tree
 from lz_sync_dagster.sync.progress import Progress
 from lz_sync_dagster.sync.store.repository import GitState, SyncedFile
@@ -258,7 +259,7 @@ class Publisher:
     def _amend(
         self, repository: pygit2.Repository, tip: pygit2.Tree, changes: Sequence[TreeChange], touched: Sequence[str]
     ) -> tuple[Plan, Rows] | None:
-        changed_paths = {row_path(change.path) for change in changes}
+        changed_paths = {shortened(change.path) for change in changes}
         rows = self._rows.at(sorted(changed_paths), touched)
         known = Known(
             synced={

@@ -6,23 +6,27 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
 
+from lz_sync_dagster.config import SignatureConfig
 from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.git import documents, gates, governance, runbooks, terraform
-from lz_sync_dagster.sync.git.history import read_commits, read_portal_commits
+from lz_sync_dagster.sync.git.history import History, read_history, read_portal_commits
 from lz_sync_dagster.sync.git.mirror import Mirror
 from lz_sync_dagster.sync.git.plan import EDITED, Drift, Plan, SourceFile
 from lz_sync_dagster.sync.git.portal import Published, Rows
+from lz_sync_dagster.sync.git.signatures import verify
 from lz_sync_dagster.sync.git.source import SECRET, Source
 from lz_sync_dagster.sync.git.tree import Entry
 from lz_sync_dagster.sync.runs import LayerRun
-from lz_sync_dagster.sync.store import Store, inbox, repository, source_findings
+from lz_sync_dagster.sync.store import Store, file_history, inbox, repository, source_findings
+from lz_sync_dagster.sync.store.file_history import HeadMove, MoveKind
 from lz_sync_dagster.sync.store.inbox import Delivery
-from lz_sync_dagster.sync.store.repository import GitState, SyncedFile
+from lz_sync_dagster.sync.store.repository import GitState, GovernanceValue, PortalCommit, SyncedFile, TerraformBlock
 from lz_sync_dagster.sync.store.source_findings import FindingKind, SourceFinding
 from lz_sync_dagster.sync.timing import Clock
 
@@ -101,6 +105,8 @@ def record(
     deliveries: Sequence[Delivery],
     retry: Collection[str],
     reread: bool,
+    signatures: SignatureConfig,
+    unsigned: Sequence[SourceFinding],
     clock: Clock,
 ) -> Changes:
     """Write what a round read and did.
@@ -110,6 +116,8 @@ def record(
         after: what this one proved.
         retry: paths to read although they did not change.
         reread: whether every file is to be read again, since the readers or the settings may be others.
+        signatures: whether those of new commits are verified.
+        unsigned: what is wrong with the head's.
     """
     moved = before is None or replace(before, proven_at=after.proven_at) != after
     if published.plan is None and not moved and not deliveries and not retry:
@@ -130,16 +138,21 @@ def record(
     content = _Content()
     found = _read_all(source, changed, gone, refused, content)
     findings = content.findings
-    with store.read() as connection:
-        known_commits = repository.known_commits(connection)
-        known_portal = repository.known_portal_commits(connection)
-    history = read_commits(source.repository, source.commit, known_commits)
-    portal_head = after.proposed_commit or after.portal_commit
-    new_portal_commits = read_portal_commits(portal.open(), portal_head, known_portal, branch=portal.config.branch)
+    history = _history(store, source, before)
+    if signatures.policy != "off":
+        history = with_signatures(source, history, signatures)
+    new_portal_commits = _portal_commits(store, portal, before, after)
     now = clock()
     with store.write(exclusive="git") as connection:
         repository.drop_commits(connection, history.dropped)
+        file_history.forget(connection, history.dropped)
         repository.add_commits(connection, history.new)
+        file_history.add_commit_files(connection, history.files)
+        file_history.add_item_changes(connection, history.items)
+        if history.move is not None:
+            old_head = None if before is None else before.source_commit
+            move = HeadMove(old_head, source.commit, history.move, len(history.new), run.triggered_by, now)
+            file_history.record_move(connection, move)
         repository.add_portal_commits(connection, new_portal_commits)
         if plan is not None:
             changed_rows = {key: row for key, row in rows.items() if published.before.get(key) != row}
@@ -153,6 +166,7 @@ def record(
             connection, findings, kinds=_OF_CONTENT, paths=content.read | content.unread | gone | refused, now=now
         )
         if moved:
+            source_findings.replace(connection, unsigned, kinds=[FindingKind.SIGNATURE], paths=None, now=now)
             repository.set_git_state(connection, after)
         inbox.finish(connection, deliveries, run_id=str(run.number), now=now)
     return Changes(
@@ -162,9 +176,52 @@ def record(
         restored=sum(drift.restored for drift in plan.drifts) if plan else 0,
         commits=len(history.new),
         dropped_commits=len(history.dropped),
+        rewritten=history.move is MoveKind.REWRITTEN,
         pushed=published.commit,
         **counts,
     )
+
+
+def _history(store: Store, source: Source, before: GitState | None) -> History:
+    def is_kept(shas: Collection[str]) -> set[str]:
+        with store.read() as connection:
+            return file_history.kept_among(connection, shas)
+
+    def kept() -> dict[str, list[str]]:
+        with store.read() as connection:
+            return repository.known_commits(connection)
+
+    return read_history(
+        source.repository,
+        old_head=None if before is None else before.source_commit,
+        head=source.commit,
+        is_kept=is_kept,
+        kept=kept,
+        mapping=source.mapping,
+    )
+
+
+def _portal_commits(store: Store, portal: Mirror, before: GitState | None, after: GitState) -> list[PortalCommit]:
+    head = after.proposed_commit or after.portal_commit
+    if before is not None and head == (before.proposed_commit or before.portal_commit):
+        return []
+    with store.read() as connection:
+        return read_portal_commits(
+            portal.open(),
+            head,
+            lambda sha: repository.is_known_portal_commit(connection, sha),
+            branch=portal.config.branch,
+        )
+
+
+def with_signatures(source: Source, history: History, config: SignatureConfig) -> History:
+    """The history with what each new commit's signature is worth.
+
+    Raises:
+        SyncError: signatures cannot be checked here.
+    """
+    checked = verify(Path(source.repository.path), [commit.sha for commit in history.new], config)
+    return replace(history, new=[replace(commit, signature=checked[commit.sha].status.value) for commit in history.new])
 
 
 def _read_all(
@@ -190,6 +247,16 @@ def _read_all(
                     rows += read
         return paths, rows
 
+    def blocks(file: SourceFile) -> Sequence[TerraformBlock]:
+        found = terraform.read(file.path, source.data(file), blob=file.entry.blob, commit=commit)
+        content.findings.extend(found.findings)
+        return found.blocks
+
+    def governance_values(file: SourceFile) -> Sequence[GovernanceValue]:
+        found = governance.read_governance(file.path, source.text(file), commit)
+        content.findings.extend(found.issues)
+        return found.values
+
     def this(
         noun: str, path: str, kind: FindingKind, reader: Callable[[SourceFile], Sequence[Row]]
     ) -> Sequence[Row] | None:
@@ -202,22 +269,13 @@ def _read_all(
         documents.is_document,
         lambda file: [documents.read_document(file.path, source.text(file), blob=file.entry.blob, commit=commit)],
     )
-    terraform_paths, new_blocks = these(
-        "terraform_blocks",
-        terraform.is_terraform,
-        lambda file: terraform.read_terraform(file.path, source.data(file), blob=file.entry.blob, commit=commit),
-    )
+    terraform_paths, new_blocks = these("terraform_blocks", terraform.is_terraform, blocks)
     runbook_paths, new_sections = these(
         "runbooks",
         runbooks.is_runbook,
         lambda file: runbooks.read_runbook(file.path, source.text(file), commit=commit),
     )
-    values = this(
-        "governance",
-        governance.GOVERNANCE_PATH,
-        FindingKind.GOVERNANCE_YAML,
-        lambda file: governance.read_governance(file.path, source.text(file), commit),
-    )
+    values = this("governance", governance.GOVERNANCE_PATH, FindingKind.GOVERNANCE_YAML, governance_values)
     found_gates = this(
         "enforcement_gates",
         gates.GATES_PATH,

@@ -1,13 +1,19 @@
-"""Reads a runbook: its sections and the commands in their fenced code."""
+"""Reads a runbook: its sections and the commands in their code."""
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
+
+from markdown_it.token import Token
 
 from lz_sync_dagster.sync.git import markdown
 from lz_sync_dagster.sync.store.repository import RunbookSection
 
 _SHELLS = frozenset({"", "bash", "sh", "shell", "console", "zsh", "shell-session"})
+#: Languages of a session: what has a prompt is typed, the rest is what the machine answered.
+_SESSIONS = frozenset({"console", "shell-session"})
+_PROMPT = "$ "
 
 
 def is_runbook(path: str) -> bool:
@@ -17,19 +23,57 @@ def is_runbook(path: str) -> bool:
 
 
 def read_runbook(path: str, text: str, *, commit: str) -> list[RunbookSection]:
-    """One record per heading. A fence in a shell language, or in none, is a command; prompts (``$ ``) are dropped."""
+    """One record per heading; commands above the first heading belong to a section with the file's name.
+
+    A fence in a shell language, or in none, is a command. Prompts (``$ ``) are dropped, and in a session with prompts
+    the answers too.
+    """
     tokens = markdown.parse(text)
     found = markdown.headings(tokens)
+    starts = [(heading.position, heading.line, heading.text) for heading in found]
+    if any(token.type == "fence" for token in tokens[: starts[0][0] if starts else len(tokens)]):
+        starts.insert(0, (0, 1, PurePosixPath(path).stem))
     sections = []
-    for number, heading in enumerate(found):
-        end = found[number + 1].position if number + 1 < len(found) else len(tokens)
-        commands: list[dict[str, Any]] = []
-        for token in tokens[heading.position : end]:
-            language = (token.info.split() or [""])[0].lower()
-            if token.type == "fence" and language in _SHELLS:
-                lines = [line.removeprefix("$ ") for line in token.content.rstrip().splitlines()]
-                commands.append(
-                    {"language": language or "sh", "command": "\n".join(lines), "line": markdown.line_of(token) + 1}
-                )
-        sections.append(RunbookSection(path, heading.line, heading.text, commands, commit))
+    for number, (position, line, title) in enumerate(starts):
+        end = starts[number + 1][0] if number + 1 < len(starts) else len(tokens)
+        commands = [command for token in tokens[position:end] if (command := _command(token)) is not None]
+        sections.append(RunbookSection(path, line, title, commands, commit))
     return sections
+
+
+def section_texts(path: str, text: str) -> dict[str, str]:
+    """The text of each section, by heading. The second section with a heading has `` (2)`` after it, and so on."""
+    sections = read_runbook(path, text, commit="")
+    _, body = markdown.split(text)
+    lines = body.splitlines()
+    found: dict[str, str] = {}
+    ends = [*(section.line - 1 for section in sections[1:]), len(lines)]
+    for section, end in zip(sections, ends, strict=True):
+        name, number = section.section, 2
+        while name in found:
+            name, number = f"{section.section} ({number})", number + 1
+        found[name] = "\n".join(line.rstrip() for line in lines[section.line - 1 : end]).strip()
+    return found
+
+
+def _command(token: Token) -> dict[str, Any] | None:
+    if token.type != "fence":
+        return None
+    language = (token.info.split() or [""])[0].lower()
+    if language not in _SHELLS:
+        return None
+    lines = token.content.rstrip().splitlines()
+    if language in _SESSIONS and any(line.startswith(_PROMPT) for line in lines):
+        lines = _typed(lines)
+    typed = [line.removeprefix(_PROMPT) for line in lines]
+    return {"language": language or "sh", "command": "\n".join(typed), "line": markdown.line_of(token) + 1}
+
+
+def _typed(lines: list[str]) -> list[str]:
+    found: list[str] = []
+    continued = False
+    for line in lines:
+        if line.startswith(_PROMPT) or continued:
+            found.append(line)
+            continued = line.endswith("\\")
+    return found

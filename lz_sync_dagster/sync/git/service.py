@@ -19,6 +19,7 @@ from lz_sync_dagster.sync.git.mapping import Mapping
 from lz_sync_dagster.sync.git.mirror import Mirror
 from lz_sync_dagster.sync.git.portal import Commit, Published, Publisher, PullRequests, Rows
 from lz_sync_dagster.sync.git.record import Changes, record, unread
+from lz_sync_dagster.sync.git.signatures import check_head, verify
 from lz_sync_dagster.sync.git.source import Source
 from lz_sync_dagster.sync.models import Status
 from lz_sync_dagster.sync.progress import Progress
@@ -26,7 +27,7 @@ from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
 from lz_sync_dagster.sync.store import Store, inbox, repository, source_findings
 from lz_sync_dagster.sync.store.inbox import Delivery
 from lz_sync_dagster.sync.store.repository import GitState
-from lz_sync_dagster.sync.store.source_findings import FindingKind
+from lz_sync_dagster.sync.store.source_findings import FindingKind, SourceFinding
 from lz_sync_dagster.sync.timing import Clock
 
 #: How often a sync starts again because the landing zone moved while it pushed. What comes later has a trigger of its
@@ -134,6 +135,10 @@ def _round(
     fetching = pool.submit(source_mirror.fetch)
     looking = pool.submit(portal.remote_heads, *([pull_requests.branch] if pull_requests else []))
     head = fetching.result()
+    unsigned: list[SourceFinding] = []
+    if config.signatures.policy != "off":
+        finding = check_head(verify(source_mirror.path, [head], config.signatures)[head], config.signatures)
+        unsigned = [] if finding is None else [finding]
     source = Source(
         source_mirror.open(),
         head,
@@ -179,6 +184,8 @@ def _round(
         deliveries=deliveries,
         retry=retry,
         reread=held is None,
+        signatures=config.signatures,
+        unsigned=unsigned,
         clock=clock,
     )
     return published, changes, head

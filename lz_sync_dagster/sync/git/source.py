@@ -5,11 +5,11 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterable, Iterator
 from collections.abc import Mapping as MappingOf
-from hashlib import sha256
 
 import pygit2
 
 from lz_sync_dagster.sync.git.mapping import Mapping
+from lz_sync_dagster.sync.git.paths import MAX_PATH_BYTES, shortened
 from lz_sync_dagster.sync.git.plan import SourceFile
 from lz_sync_dagster.sync.git.tree import (
     EXECUTABLE_MODE,
@@ -28,9 +28,6 @@ from lz_sync_dagster.sync.store.repository import SyncedFile
 
 #: The reason of a file that is withheld.
 SECRET = "contains what looks like a secret; remove it from the landing zone and revoke it"  # noqa: S105
-
-#: Longer paths are not synced: they would not fit into the indexes of PostgreSQL.
-MAX_PATH_BYTES = 1000
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 #: The longer ones first: UTF-32's begins with UTF-16's.
@@ -103,7 +100,7 @@ class Source:
             too_long = (
                 f"its path, or the one in the portal repository, has {longest} bytes; {MAX_PATH_BYTES} are allowed"
             )
-            return SourceFile(row_path(file.path), row_path(destination), entry, 0, too_long)
+            return SourceFile(shortened(file.path), shortened(destination), entry, 0, too_long)
         if file.mode not in REGULAR_MODES:
             kind = {SYMLINK_MODE: "is a symbolic link", GITLINK_MODE: "is a submodule"}.get(file.mode)
             return SourceFile(
@@ -147,11 +144,3 @@ def _texts(data: bytes) -> Iterator[str]:
     codec = next((codec for mark, codec in _ENCODINGS if data.startswith(mark)), None)
     if codec is not None:
         yield data.decode(codec, "replace")
-
-
-def row_path(path: str) -> str:
-    """A path as the store keeps it: one that fits a key, and is no other path's."""
-    raw = path.encode()
-    if len(raw) <= MAX_PATH_BYTES:
-        return path
-    return f"{raw[: MAX_PATH_BYTES - 100].decode('utf-8', 'ignore')}\N{HORIZONTAL ELLIPSIS}{sha256(raw).hexdigest()}"

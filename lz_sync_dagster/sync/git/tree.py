@@ -12,6 +12,8 @@ from typing import Any
 
 import pygit2
 
+from lz_sync_dagster.sync.git.paths import decoded
+
 REGULAR_MODE = 0o100644
 EXECUTABLE_MODE = 0o100755
 REGULAR_MODES = frozenset({0o100644, 0o100755, 0o100664})
@@ -31,11 +33,12 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class TreeFile:
     """A file, symlink or submodule of a tree. ``readable`` is ``False`` if its path is not UTF-8; ``path`` then has
-    escapes."""
+    escapes. ``raw`` is the path as it is."""
 
     path: str
     blob: str
     mode: int
+    raw: bytes
     readable: bool = True
 
 
@@ -78,7 +81,7 @@ def rivals(repository: pygit2.Repository, tree: pygit2.Tree, path: str) -> bool:
         below = []
         for parent in level:
             for entry in parent:
-                if fold((entry.raw_name or b"").decode("utf-8", "backslashreplace")) != part:
+                if fold(decoded(entry.raw_name or b"")[0]) != part:
                     continue
                 if depth == len(parts) - 1 or entry.filemode != TREE_MODE:
                     return True
@@ -132,10 +135,8 @@ def _compare(
 
 
 def _file(raw: bytes, entry: Any) -> TreeFile:
-    try:
-        return TreeFile(raw.decode("utf-8"), str(entry.id), int(entry.filemode))
-    except UnicodeDecodeError:
-        return TreeFile(raw.decode("utf-8", "backslashreplace"), str(entry.id), int(entry.filemode), readable=False)
+    path, readable = decoded(raw)
+    return TreeFile(path, str(entry.id), int(entry.filemode), raw, readable)
 
 
 def _walk(repository: pygit2.Repository, tree: pygit2.Tree, prefix: bytes) -> Iterator[TreeFile]:

@@ -33,7 +33,9 @@ Key = TypeVar("Key", str, tuple[str, str])
 
 @dataclass(frozen=True, slots=True)
 class CommitRecord:
-    """A commit of the landing zone. Line counts are against the first parent."""
+    """A commit of the landing zone. Counts are against the first parent; lines of files whose content is binary, too
+    large or not at hand are not counted. ``signature``: good, bad, unsigned, unknown_key, expired; ``None``: not
+    checked."""
 
     sha: str
     committed_at: datetime
@@ -44,6 +46,7 @@ class CommitRecord:
     files_changed: int
     insertions: int
     deletions: int
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +172,9 @@ def add_commits(connection: sa.Connection, records: Sequence[CommitRecord]) -> N
     _insert(connection, commits, records)
 
 
-def known_portal_commits(connection: sa.Connection) -> set[str]:
-    """Ids of the portal commits that are kept."""
-    return set(connection.scalars(sa.select(portal_commits.c.sha)))
+def is_known_portal_commit(connection: sa.Connection, sha: str) -> bool:
+    """Whether a portal commit is kept."""
+    return connection.scalar(sa.select(portal_commits.c.sha).where(portal_commits.c.sha == sha)) is not None
 
 
 def add_portal_commits(connection: sa.Connection, records: Sequence[PortalCommit]) -> None:

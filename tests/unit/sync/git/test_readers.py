@@ -15,7 +15,7 @@ from lz_sync_dagster.sync.git.terraform import read_terraform
 
 
 def governance(text: str) -> dict[str, object]:
-    return {value.key: value.value for value in read_governance("pmo.yaml", text, "c")}
+    return {value.key: value.value for value in read_governance("pmo.yaml", text, "c").values}
 
 
 def test_a_documents_title_is_its_topmost_heading() -> None:
