@@ -230,7 +230,8 @@ def _line(node: yaml.Node | None, keys: Sequence[str]) -> int:
 
 
 def _same(name: yaml.ScalarNode, key: str) -> bool:
-    return _clean(name.value) == key
+    """Whether a key is written so: ``yes`` is ``True``."""
+    return _clean(name.value) == key or _clean(yaml.constructor.SafeConstructor().construct_object(name)) == key
 
 
 def _dotted(key: str, name: str) -> str:

@@ -45,12 +45,17 @@ def split(text: str) -> tuple[Mapping[str, Any], str]:
         return {}, text
     if not isinstance(data, dict) and (data is not None or match[1].strip()):
         return {}, text
-    return data or {}, "\n" * match[0].count("\n") + text[match.end() :]
+    return data or {}, "\n" * len(re.findall(r"\r\n?|\n", match[0])) + text[match.end() :]
 
 
 def parse(text: str) -> list[Token]:
     """The block tokens of a Markdown text (CommonMark and tables), front matter left out."""
     return _PARSER.parse(split(text)[1])
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines that line numbers of tokens count, front matter empty."""
+    return re.split(r"\r\n?|\n", split(text)[1])
 
 
 def headings(tokens: list[Token]) -> list[Heading]:

@@ -29,10 +29,7 @@ def read_runbook(path: str, text: str, *, commit: str) -> list[RunbookSection]:
     the answers too.
     """
     tokens = markdown.parse(text)
-    found = markdown.headings(tokens)
-    starts = [(heading.position, heading.line, heading.text) for heading in found]
-    if any(token.type == "fence" for token in tokens[: starts[0][0] if starts else len(tokens)]):
-        starts.insert(0, (0, 1, PurePosixPath(path).stem))
+    starts = _starts(path, tokens)
     sections = []
     for number, (position, line, title) in enumerate(starts):
         end = starts[number + 1][0] if number + 1 < len(starts) else len(tokens)
@@ -43,17 +40,25 @@ def read_runbook(path: str, text: str, *, commit: str) -> list[RunbookSection]:
 
 def section_texts(path: str, text: str) -> dict[str, str]:
     """The text of each section, by heading. The second section with a heading has `` (2)`` after it, and so on."""
-    sections = read_runbook(path, text, commit="")
-    _, body = markdown.split(text)
-    lines = body.splitlines()
+    tokens = markdown.parse(text)
+    starts = _starts(path, tokens)
+    lines = markdown.lines_of(text)
     found: dict[str, str] = {}
-    ends = [*(section.line - 1 for section in sections[1:]), len(lines)]
-    for section, end in zip(sections, ends, strict=True):
-        name, number = section.section, 2
+    ends = [*(line - 1 for _, line, _ in starts[1:]), len(lines)]
+    for (_, line, title), end in zip(starts, ends, strict=True):
+        name, number = title, 2
         while name in found:
-            name, number = f"{section.section} ({number})", number + 1
-        found[name] = "\n".join(line.rstrip() for line in lines[section.line - 1 : end]).strip()
+            name, number = f"{title} ({number})", number + 1
+        found[name] = "\n".join(one.rstrip() for one in lines[line - 1 : end]).strip()
     return found
+
+
+def _starts(path: str, tokens: list[Token]) -> list[tuple[int, int, str]]:
+    """Position, line and title of each section."""
+    starts = [(heading.position, heading.line, heading.text) for heading in markdown.headings(tokens)]
+    if any(token.type == "fence" for token in tokens[: starts[0][0] if starts else len(tokens)]):
+        starts.insert(0, (0, 1, PurePosixPath(path).stem))
+    return starts
 
 
 def _command(token: Token) -> dict[str, Any] | None:

@@ -24,8 +24,13 @@ from lz_sync_dagster.sync.store.source_findings import FindingKind, SourceFindin
 TIMEOUT = 60
 TIMEOUT_EACH = 1
 
-_SSH = b"-----BEGIN SSH SIGNATURE-----"
-_X509 = b"-----BEGIN SIGNED MESSAGE-----"
+#: What signatures begin with. At any other git gives up altogether.
+_KINDS = {
+    b"-----BEGIN SSH SIGNATURE-----": "ssh",
+    b"-----BEGIN PGP SIGNATURE-----": "openpgp",
+    b"-----BEGIN PGP MESSAGE-----": "openpgp",
+    b"-----BEGIN SIGNED MESSAGE-----": "x509",
+}
 
 
 class SignatureStatus(StrEnum):
@@ -113,8 +118,9 @@ def verify(git_dir: Path, shas: Sequence[str], config: SignatureConfig) -> dict[
         options.append(f"gpg.program={_program('gpg', 'gnupg')}")
     if "x509" in kinds.values():
         options.append(f"gpg.x509.program={_program('gpgsm', 'gpgsm')}")
-    output = _git_log(git_dir, wanted, options)
-    found = {}
+    found = {sha: Signature(sha, SignatureStatus.BAD, None) for sha, kind in kinds.items() if kind == "none"}
+    asked = [sha for sha in wanted if sha not in found]
+    output = _git_log(git_dir, asked, options) if asked else ""
     for line in output.split("\n"):
         if not line:
             continue
@@ -164,8 +170,7 @@ def _kinds(git_dir: Path, shas: Sequence[str]) -> dict[str, str]:
         except (KeyError, ValueError) as error:
             raise _failed(f"there is no commit {sha}") from error
         if signature is not None:
-            text = signature.lstrip()
-            kinds[sha] = "ssh" if text.startswith(_SSH) else "x509" if text.startswith(_X509) else "openpgp"
+            kinds[sha] = next((kind for start, kind in _KINDS.items() if signature.startswith(start)), "none")
     return kinds
 
 
@@ -192,7 +197,7 @@ def _git_log(git_dir: Path, shas: Sequence[str], options: Sequence[str]) -> str:
     # A program that cannot be run makes git say "bad" or nothing at all, and end well.
     cannot = next((line for line in errors if "cannot run" in line), None)
     if done.returncode != 0 or cannot is not None:
-        raise _failed(cannot or (errors[-1] if errors else f"git ended with {done.returncode}"))
+        raise _failed(cannot or (errors[0] if errors else f"git ended with {done.returncode}"))
     return done.stdout.decode("utf-8", "replace")
 
 

@@ -10,8 +10,8 @@ from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.git.documents import read_document
 from lz_sync_dagster.sync.git.gates import read_gates
 from lz_sync_dagster.sync.git.governance import MAX_LEAVES, read_governance
-from lz_sync_dagster.sync.git.runbooks import is_runbook, read_runbook
-from lz_sync_dagster.sync.git.terraform import read_terraform
+from lz_sync_dagster.sync.git.runbooks import is_runbook, read_runbook, section_texts
+from lz_sync_dagster.sync.git.terraform import block_texts, read, read_terraform
 
 
 def governance(text: str) -> dict[str, object]:
@@ -202,3 +202,196 @@ def test_a_runbook_has_sections_with_their_commands() -> None:
     ]
     assert is_runbook("docs/runbooks/dns.md")
     assert not is_runbook("docs/dns.md")
+
+
+def issues(text: str) -> dict[str, tuple[int | None, str]]:
+    found = read_governance("pmo.yaml", text, "c").issues
+    assert all((issue.kind, issue.path, issue.commit_sha) == ("governance_schema", "pmo.yaml", "c") for issue in found)
+    return {issue.subject: (issue.line, issue.message) for issue in found}
+
+
+def test_what_the_schema_does_not_allow_is_an_issue_with_its_line_and_every_value_is_kept() -> None:
+    text = dedent(
+        """
+        programme:
+          name: Cloud
+          owner: nobody
+          review: sometimes
+        environments:
+          production: {regions: [europe-west1, "west 1"], auto_delete_days: 0}
+        teams:
+        - name: a
+          budget_eur: -1
+        - lead: b@example.com
+        compliance:
+          target_score: 95
+          exceptions: none
+        labels:
+          required: [Team]
+        next: {any: [thing, 1]}
+        """
+    )
+    found = issues(text)
+
+    assert {key: line for key, (line, _) in found.items()} == {
+        "programme.owner": 4,
+        "programme.review": 5,
+        "environments.production.regions.1": 7,
+        "environments.production.auto_delete_days": 7,
+        "teams.0.budget_eur": 10,
+        "teams.1": 11,
+        "compliance.target_score": 13,
+        "compliance.exceptions": 14,
+        "labels.required.0": 16,
+    }
+    assert "must be an e-mail address" in found["programme.owner"][1]
+    assert "must be one of weekly, " in found["programme.review"][1]
+    assert "lacks name" in found["teams.1"][1]
+    assert "must be at most 1;" in found["compliance.target_score"][1]
+    assert "is a text, and must be a list" in found["compliance.exceptions"][1]
+    assert governance(text)["next.any.0"] == "thing"
+    assert governance(text)["programme.review"] == "sometimes"
+
+
+def test_a_key_that_is_there_twice_is_an_issue() -> None:
+    text = "a: &a\n  b: 1\n  b: 2\nc:\n  <<: *a\n  b: 3\na: *a\n"
+    assert {key: line for key, (line, _) in issues(text).items()} == {"a.b": 3, "a": 7}
+    assert governance(text) == {"a.b": 2, "c.b": 3}
+
+
+def test_a_line_is_found_through_merges_and_odd_keys() -> None:
+    base = "x: &x\n  target_score: 7\ncompliance:\n  <<: *x\nenvironments:\n  yes: {folder: 1}\n  2: {folder: 1}\n"
+    assert {key: line for key, (line, _) in issues(base).items()} == {
+        "compliance.target_score": 2,
+        "environments.True.folder": 6,
+        "environments.2.folder": 7,
+    }
+
+
+def test_secrets_in_governance_are_removed() -> None:
+    text = (
+        "db: {password: hunter2, port: 1}\ncredentials: {user: me, id: 4}\nmetadata: {owner: me}\nenvironment: prod\n"
+    )
+    assert governance(text) == {
+        "db.password": "[redacted]",
+        "db.port": 1,
+        "credentials.user": "[redacted]",
+        "credentials.id": "[redacted]",
+        "metadata.owner": "me",
+        "environment": "prod",
+    }
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_front_matter_gives_the_title_and_is_no_text(newline: str, mark: str) -> None:
+    lines = ["---", "title:  Real title", "tags: [a]", "---", "", "Setext", "======", "", "# Other", ""]
+    document = read_document("a.md", mark + newline.join(lines), blob="b", commit="c")
+
+    assert document.title == "Real title"
+    assert [(heading["text"], heading["line"]) for heading in document.headings] == [("Setext", 6), ("Other", 9)]
+    assert "tags" not in document.body
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("---\n\nText\n\n---\n\n# Title\n", "Title"),
+        ("---\nno: [yaml\n---\n# Title\n", "Title"),
+        ("---\ntitle: 7\n---\n# Title\n", "Title"),
+        ("<!--\n# Not this\n-->\n\n# Title <!-- nor this -->\n", "Title"),
+        ("# One<br>two &amp; \\| three\n", "One two & | three"),
+        ("---\ntitle: open\n# Title\n", "Title"),
+    ],
+)
+def test_what_only_looks_like_front_matter_or_a_heading(text: str, title: str) -> None:
+    assert read_document("a.md", text, blob="b", commit="c").title == title
+
+
+def test_gates_are_read_from_untidy_tables_and_sections() -> None:
+    text = dedent(
+        r"""
+        <!-- | GATE-00 | old | -->
+        | ID | **Gate** | Severity: | Blocks | Validation |
+        |---|---|---|---|---|
+        | [GATE-1](#gate-1) | a \| b | high<br>critical | | `x \| y` |
+
+        ## [GATE-2] Nested
+
+        - Severity:
+          - high
+          - in production: critical
+        - Validation:
+            1. plan
+            2. `apply`
+        - Status: active
+
+        ### Blocks
+
+        The merge,
+        and the release.
+
+        - all of it
+
+        ## Elsewhere
+
+        Phase: none
+        """
+    ).replace("\\\\|", "\\|")
+    first, second = read_gates("ENFORCEMENT_GATES.md", text.replace("\n", "\r\n"), "c")
+
+    assert (first.gate_id, first.title, first.severity) == ("GATE-1", "a | b", "high critical")
+    assert (first.blocks, first.validation) == (None, "x | y")
+    assert (second.gate_id, second.title, second.status, second.phase) == ("GATE-2", "Nested", "active", None)
+    assert second.severity == "high; in production: critical"
+    assert second.validation == "plan; apply"
+    assert second.blocks == "The merge,; and the release.; all of it"
+
+
+def test_a_broken_block_is_a_finding_with_the_line_of_its_error() -> None:
+    broken = (
+        b'\xef\xbb\xbfvariable "ok" {}\r\nresource "google_b" "bad" {\r\n  x = 1\r\n  y = = [\r\n}\r\n'
+        b"locals {\r\n  a = <<EOT\r\ntext\r\nEOT\r\n}\r\n"
+    )
+    found = read("a.tf", broken, blob="b", commit="c")
+
+    assert [block.address for block in found.blocks] == ["var.ok", "google_b.bad", "locals"]
+    assert [block.has_error for block in found.blocks] == [False, True, False]
+    (finding,) = found.findings
+    assert (finding.kind, finding.subject, finding.line) == ("hcl_syntax", "google_b.bad", 4)
+    assert read("a.tf", TERRAFORM, blob="b", commit="c").findings == []
+
+
+@pytest.mark.parametrize(
+    "text", [b"\xff\xfe \x00 not hcl", b"= = =\n", b'variable "a" {\n', b"}\n", b'variable "a" {}\n)(\n']
+)
+def test_a_file_that_is_no_terraform_has_a_finding(text: bytes) -> None:
+    assert read("a.tf", text, blob="b", commit="c").findings
+
+
+def test_blocks_of_one_address_are_one_text() -> None:
+    texts = block_texts(b'locals {\r\n  a = 1\r\n}\r\nprovider "x" {\n  alias = "y"\n}\nlocals {\n  b = 2\n}\n')
+    assert texts == {
+        "locals": "locals {\n  a = 1\n}\n\nlocals {\n  b = 2\n}",
+        "provider.x.y": 'provider "x" {\n  alias = "y"\n}',
+    }
+
+
+def test_runbook_commands_are_what_is_typed() -> None:
+    text = (
+        "---\ntitle: x\n---\n```sh\nfirst\n```\n# Do\n\n1. Then\n\n   ```console\n"
+        "   $ one \\\n     more\n   answer\n   $ two\n   ```\n\n## Check\n\na\n\n# Undo\n\n## Check\n\nb\n"
+    )
+    sections = read_runbook("runbooks/dns.md", text, commit="c")
+
+    assert [(section.section, section.line) for section in sections] == [
+        ("dns", 1),
+        ("Do", 7),
+        ("Check", 18),
+        ("Undo", 22),
+        ("Check", 24),
+    ]
+    assert [command["command"] for command in sections[1].commands] == ["one \\\n  more\ntwo"]
+    texts = section_texts("runbooks/dns.md", text)
+    assert (texts["Check"], texts["Check (2)"]) == ("## Check\n\na", "## Check\n\nb")
+    assert texts["dns"] == "```sh\nfirst\n```"
