@@ -32,6 +32,7 @@ from lz_sync_dagster.sync.git.mirror import Mirror
 from lz_sync_dagster.sync.git.service import sync_git
 from lz_sync_dagster.sync.git.source import Source
 from lz_sync_dagster.sync.git.tree import entries_of
+from lz_sync_dagster.sync.github.credentials import GitCredential
 from lz_sync_dagster.sync.models import Status
 from lz_sync_dagster.sync.progress import Progress, silent
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
@@ -769,7 +770,7 @@ def test_a_redirect_is_not_followed_since_the_token_would_go_with_it(local: Worl
 def test_a_token_is_not_sent_in_clear_text_over_a_network(tmp_path: Path, url: str, is_refused: bool) -> None:
     config = RepositoryConfig(url=url)
     Mirror(tmp_path, config, key="landing_zone").environment()
-    mirror = Mirror(tmp_path, config, key="landing_zone", credential=lambda: SecretStr("token"))
+    mirror = Mirror(tmp_path, config, key="landing_zone", credential=GitCredential(lambda: SecretStr("token")))
     if is_refused:
         with pytest.raises(SyncError, match=r"landing_zone\.url: .*https://"):
             mirror.environment()

@@ -11,9 +11,9 @@ import ipaddress
 import os
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import git
@@ -44,6 +44,13 @@ _LOST_RACE = re.compile(
 _REFUSED = re.compile(r"remote rejected|hook declined|protected branch", re.IGNORECASE)
 
 
+_UNAUTHENTICATED = re.compile(
+    r"authentication failed|could not read (user|pass)|terminal prompts disabled|returned error: 401"
+    r"|permission denied \(publickey|host key verification failed|invalid username or",
+    re.IGNORECASE,
+)
+
+
 class LostRace(Exception):
     """Somebody else pushed first."""
 
@@ -70,19 +77,17 @@ _KINDS = (
         Reason.NOT_FOUND,
     ),
     _Kind(
-        re.compile(
-            r"authentication failed|could not read (user|pass)|terminal prompts disabled|returned error: 401"
-            r"|permission denied \(publickey|host key verification failed|invalid username or",
-            re.IGNORECASE,
-        ),
+        _UNAUTHENTICATED,
         "does not accept the credentials",
-        "set LZ_SYNC_GIT_TOKEN to a token that may read both repositories and write the portal's",
+        "set LZ_SYNC_GIT_TOKEN to a token that may read both repositories and write the portal's, or install the "
+        "GitHub App of github.app_id on them",
         Reason.UNAUTHENTICATED,
     ),
     _Kind(
         re.compile(r"returned error: 403|write access .* not granted|permission to .* denied", re.IGNORECASE),
         "does not grant the permission",
-        "give the token of LZ_SYNC_GIT_TOKEN read access to both repositories and write access to the portal's",
+        "give the token of LZ_SYNC_GIT_TOKEN, or the GitHub App, read access to both repositories and write access to "
+        "the portal's",
         Reason.PERMISSION_DENIED,
     ),
     _Kind(
@@ -115,12 +120,25 @@ _KINDS = (
 )
 
 
-#: Returns the token for git over http(s) as it is now, or ``None`` if there is none.
-Credential = Callable[[], SecretStr | None]
+class Credential(Protocol):
+    """The token for git over http(s). Asked for each command, since tokens are short-lived."""
+
+    def __call__(self) -> SecretStr | None:
+        """The token as it is now, or ``None`` if there is none."""
+
+    def forget(self) -> bool:
+        """The remote refused the token. Returns whether the next call gives another one."""
 
 
-def no_credential() -> None:
+class NoCredential:
     """The `Credential` of a remote that asks for none."""
+
+    def __call__(self) -> None:
+        """There is none."""
+
+    def forget(self) -> bool:
+        """There is no other one."""
+        return False
 
 
 class Mirror:
@@ -130,7 +148,7 @@ class Mirror:
         path: the folder of the copy; made at the first fetch.
         config: where to fetch and push.
         key: the configuration's name of it (``landing_zone``), for messages.
-        credential: for an ``http(s)`` remote. Asked for each command, since tokens are short-lived.
+        credential: for an ``http(s)`` remote.
         max_blob_bytes: larger blobs are left out of the copy, where the remote can do that.
         borrows: another copy whose objects this one uses, so that a file that goes from one repository to the other is
             copied nowhere.
@@ -145,14 +163,14 @@ class Mirror:
         config: RepositoryConfig,
         *,
         key: str,
-        credential: Credential = no_credential,
+        credential: Credential | None = None,
         max_blob_bytes: int | None = None,
         borrows: Path | None = None,
     ) -> None:
         self.path = path
         self.config = config
         self.key = key
-        self._credential = credential
+        self._credential = credential or NoCredential()
         self._borrows = borrows
         #: Whether `fetch` began with an empty copy.
         self.made_anew = False
@@ -304,6 +322,12 @@ class Mirror:
         return status, errors
 
     def _command(self, arguments: list[str]) -> tuple[int, str, str]:
+        status, output, errors = self._execute(arguments)
+        if status != 0 and _UNAUTHENTICATED.search(errors) and self._credential.forget():
+            status, output, errors = self._execute(arguments)
+        return status, output, errors
+
+    def _execute(self, arguments: list[str]) -> tuple[int, str, str]:
         status, output, errors = git.Git(self.path).execute(
             ["git", f"--git-dir={self.path}", *arguments],
             env=self.environment(),

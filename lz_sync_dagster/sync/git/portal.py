@@ -49,19 +49,24 @@ class SyncedRows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A change that waits to be merged: its commit on the sync's own branch, and the pull request's address."""
+    """A change that waits to be merged: its commit on the sync's own branch, and the pull request's address.
+    ``warning``: what was asked for and GitHub did not do."""
 
     commit: str
     pull_request: str | None
+    warning: str | None = None
 
 
 class PullRequests(Protocol):
     """Asks for the merge of the sync's own branch."""
 
-    branch: str
+    @property
+    def branch(self) -> str:
+        """The sync's own branch."""
 
-    def propose(self, title: str, body: str) -> str:
-        """Open the pull request, or bring the open one up to date. Returns its address."""
+    def propose(self, title: str, body: str) -> tuple[str, str | None]:
+        """Open the pull request, or bring the open one up to date. Returns its address, and what was asked for and not
+        done."""
 
     def withdraw(self, comment: str) -> None:
         """Close the open pull request, if there is one."""
@@ -217,7 +222,7 @@ class Publisher:
             return Published(commit, commit, plan, before, str(written.id), None, changes, *counts)
         self._portal.push(commit, expected=branch_head, branch=self._pull_requests.branch)
         title, _, body = message.partition("\n\n")
-        proposal = Proposal(commit, self._pull_requests.propose(title, body))
+        proposal = Proposal(commit, *self._pull_requests.propose(title, body))
         return Published(base, commit, plan, before, str(written.id), proposal, changes, *counts)
 
     def _withdraw(self, branch_head: str) -> None:

@@ -17,10 +17,12 @@ from lz_sync_dagster.config import RepositoryConfig, Settings
 from lz_sync_dagster.sync.git.history import ACTOR_TRAILER, SOURCE_TRAILER, reaches
 from lz_sync_dagster.sync.git.mapping import Mapping
 from lz_sync_dagster.sync.git.mirror import Mirror
-from lz_sync_dagster.sync.git.portal import Commit, Published, Publisher, PullRequests, Rows
+from lz_sync_dagster.sync.git.portal import Commit, Published, Publisher, Rows
+from lz_sync_dagster.sync.git.pull_request import GithubPullRequests
 from lz_sync_dagster.sync.git.record import Changes, record, unread
 from lz_sync_dagster.sync.git.signatures import check_head, verify
 from lz_sync_dagster.sync.git.source import Source
+from lz_sync_dagster.sync.github.credentials import git_credential
 from lz_sync_dagster.sync.models import Status
 from lz_sync_dagster.sync.progress import Progress
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
@@ -96,19 +98,18 @@ def sync_git(settings: Settings, store: Store, run: LayerRun, *, clock: Clock, p
 def mirrors(settings: Settings) -> tuple[Mirror, Mirror]:
     """The copies of the landing-zone repository and of the portal repository."""
     folder = settings.data_dir.absolute() / "git"
-    token = settings.git_token
     source = Mirror(
         folder / "landing-zone.git",
         settings.landing_zone,
         key="landing_zone",
-        credential=lambda: token,
+        credential=git_credential(settings, settings.landing_zone.name, write=False),
         max_blob_bytes=settings.sync_layers.git_sync.max_file_bytes,
     )
     portal = Mirror(
         folder / "portal.git",
         settings.portal_repository,
         key="portal_repository",
-        credential=lambda: token,
+        credential=git_credential(settings, settings.portal_repository.name, write=True),
         borrows=source.path,
     )
     return source, portal
@@ -131,7 +132,7 @@ def _round(
         state = repository.git_state(connection)
         retry = unread(connection)
     held = state if state is not None and state.fingerprint == fingerprint else None
-    pull_requests: PullRequests | None = None
+    pull_requests = GithubPullRequests(settings) if config.publish == "pull_request" else None
     fetching = pool.submit(source_mirror.fetch)
     looking = pool.submit(portal.remote_heads, *([pull_requests.branch] if pull_requests else []))
     head = fetching.result()
@@ -285,6 +286,7 @@ def _outcome(
                 "restored": changes.restored,
                 "not_synced": counts.not_synced,
                 "pull_request": published.proposal.pull_request if published.proposal else None,
+                "pull_request_warning": published.proposal.warning if published.proposal else None,
                 **_link(settings.portal_repository, commit),
             },
         },
