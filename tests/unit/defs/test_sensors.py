@@ -29,6 +29,11 @@ from tests.conftest import NOW, SteppedClock
 Tick = Callable[..., Any]
 
 
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lz_sync_dagster.defs.webhook.sensors.TICK_SECONDS", 0.0)
+
+
 @pytest.fixture
 def resources(sqlite_store: Store, clock: SteppedClock, default_settings: Settings) -> dict[str, Any]:
     return {"settings": default_settings, "store": sqlite_store, "clock": clock}
@@ -113,7 +118,7 @@ def test_a_delivery_waits_for_the_git_sync_under_way(tick: Tick, sqlite_store: S
     tick("webhook_deliveries_sensor")  # accounts for the delivery
     result = tick("webhook_deliveries_sensor")
     assert result.run_requests == []
-    assert result.skip_message == "1 deliveries wait for the git sync under way"
+    assert result.skip_message == "1 requests wait for the sync under way"
 
 
 def test_a_delivery_waits_for_a_run_that_did_not_begin_yet(
