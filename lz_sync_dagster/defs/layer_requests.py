@@ -44,12 +44,12 @@ def look(instance: dg.DagsterInstance, cursor: str | None, layer_id: LayerId, st
     """One look at what waits for a sync of a layer."""
     with store.read() as connection:
         waiting = inbox.pending(connection, layer_id)
-    if not waiting:
-        return Asked(0, running=False, plan=None)
+    plan = plan_runs(waiting, running=False, cursor=cursor, now=clock(), layer=layer_id)
+    if plan is None:
+        return Asked(len(waiting), running=False, plan=None)
     job = f"{layer(layer_id).group}_job"
     running = is_syncing(layer_id, store, clock()) or why_not_yet(instance, job) is not None
-    plan = plan_runs(waiting, running=running, cursor=cursor, now=clock(), layer=layer_id)
-    return Asked(len(waiting), running, plan)
+    return Asked(len(waiting), running, None if running else plan)
 
 
 def wait_for_run(
