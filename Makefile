@@ -32,11 +32,13 @@ demo-once: $(STAMP) ## One full sync of a demo landing zone, as a table or as JS
 test: $(STAMP) ## Run every test that needs nothing but this machine.
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-lint: $(STAMP) ## Check style, types, SQL and who imports whom.
+lint: $(STAMP) ## Check style, types, SQL, workflows and who imports whom.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows deploy/github/*.yml
+	$(BIN)/zizmor --offline --quiet --persona pedantic deploy/github/*.yml
 	$(BIN)/sqlfluff lint --disable-progress-bar dbt_project/models dbt_project/tests
 
 format: $(STAMP) ## Format the code.

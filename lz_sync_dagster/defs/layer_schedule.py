@@ -8,9 +8,8 @@ from lz_sync_dagster.config import Settings
 from lz_sync_dagster.defs.configured import LAYER_TAG, TRIGGERED_BY_TAG
 from lz_sync_dagster.layers import LayerId, layer
 from lz_sync_dagster.sync.cadence import Cadence, cadence_of
-from lz_sync_dagster.sync.models import Status
 from lz_sync_dagster.sync.store import Store
-from lz_sync_dagster.sync.store.layer_runs import statuses
+from lz_sync_dagster.sync.store.layer_runs import is_in_progress
 from lz_sync_dagster.sync.timing import Clock
 
 _UNFINISHED = [
@@ -81,6 +80,4 @@ def why_not_yet(instance: dg.DagsterInstance, job_name: str) -> str | None:
 def is_syncing(layer_id: LayerId, store: Store, now: datetime) -> bool:
     """Whether anybody is syncing the layer: a Dagster run or a ``lz-sync sync`` in a terminal."""
     with store.read() as connection:
-        return any(
-            status.layer is layer_id and status.status is Status.IN_PROGRESS for status in statuses(connection, now=now)
-        )
+        return is_in_progress(connection, layer_id, now)

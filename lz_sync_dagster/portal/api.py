@@ -28,10 +28,13 @@ from lz_sync_dagster.sync.models import (
     Violation,
 )
 from lz_sync_dagster.sync.store import coverage as coverage_ledger
-from lz_sync_dagster.sync.store import findings, layer_runs
+from lz_sync_dagster.sync.store import findings, inbox, layer_runs
+from lz_sync_dagster.sync.store.inbox import DeliveryRecord, DeliveryStatus
 
 #: ``source`` of what the portal knows from its own records.
 OWN_RECORDS = "lz_sync"
+#: Paths that a delivery lists; ``touched_total`` has their number.
+TOUCHED_SHOWN = 50
 
 _EXAMPLE_COVERAGE = {
     "status": "partial",
@@ -115,6 +118,50 @@ class SyncRunsAnswer(_Answer):
     next_cursor: str | None = Field(description="`cursor` of the next page; null on the last one.")
 
 
+class DeliveryRepair(BaseModel):
+    """GitHub could not deliver it (`failure`) and was asked to send it again: `requested`, `delivered`, `given_up`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    outcome: str
+    failure: str
+    attempts: int
+
+
+class Delivery(BaseModel):
+    """What asked for a sync: a webhook delivery, a head that polling found, or a change for another layer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: int
+    delivery_id: str
+    layer: LayerId = Field(description="Which layer is to sync.")
+    event: str = Field(description="GitHub's event; `head_poll` if polling found it; `terraform_change`.")
+    action: str | None
+    repository: str
+    ref: str | None
+    actor: str | None
+    commit_claim: str | None = Field(description="The commit that the sender claims.")
+    touched: list[str] | None = Field(description="Paths that a push changed, the first 50; null if not known.")
+    touched_total: int | None
+    status: DeliveryStatus
+    reason: str | None = Field(description="Why it is ignored.")
+    received_at: datetime
+    finished_at: datetime | None
+    resolved_sha: str | None = Field(description="The head of the sync that settled it.")
+    claim: str | None = Field(description="Whether that head reaches the claimed commit: `reached` or `absent`.")
+    missed: bool = Field(description="Polling found this head, and no delivery has told of it to this day.")
+    late_seconds: float | None = Field(description="How long after polling had found it a delivery told of the head.")
+    repair: DeliveryRepair | None
+
+
+class DeliveriesAnswer(_Answer):
+    """A page of deliveries, the newest first."""
+
+    items: list[Delivery]
+    next_cursor: str | None = Field(description="`cursor` of the next page; null on the last one.")
+
+
 class ViolationsAnswer(_Answer):
     """A page of open violations, the longest known first."""
 
@@ -191,6 +238,50 @@ def _run(row: Any) -> SyncRun:
         items_changed=row.items_changed if known else None,
         attempts=row.attempts,
         errors=row.errors,
+    )
+
+
+@router.get("/sync/deliveries", summary="What asked for a sync, the newest first", tags=["sync"])
+def deliveries(portal: InPortal, cursor: Cursor = None, limit: Limit = 100) -> DeliveriesAnswer:
+    """The inbox: webhook deliveries, heads that polling found since their webhook was missed, changes for other layers.
+
+    `missed` and `late_seconds` say what is known now: a delivery that comes afterwards is late, not missed.
+    """
+    with portal.store.read() as connection:
+        rows = inbox.records(connection, limit=limit + 1, before=_read_cursor(cursor))
+    return DeliveriesAnswer(
+        items=[_delivery(row) for row in rows[:limit]],
+        next_cursor=_write_cursor(rows[limit - 1].id) if len(rows) > limit else None,
+        as_of=portal.clock(),
+        source=OWN_RECORDS,
+        coverage=Coverage(status=CoverageStatus.COMPLETE, complete=1),
+    )
+
+
+def _delivery(row: DeliveryRecord) -> Delivery:
+    return Delivery(
+        id=row.id,
+        delivery_id=row.delivery_id,
+        layer=row.layer,
+        event=row.event,
+        action=row.action,
+        repository=row.repository,
+        ref=row.ref,
+        actor=row.actor,
+        commit_claim=row.commit_claim,
+        touched=None if row.touched is None else list(row.touched[:TOUCHED_SHOWN]),
+        touched_total=None if row.touched is None else len(row.touched),
+        status=row.status,
+        reason=row.reason,
+        received_at=row.received_at,
+        finished_at=row.finished_at,
+        resolved_sha=row.resolved_sha,
+        claim=row.claim,
+        missed=row.missed,
+        late_seconds=None if row.late is None else row.late.total_seconds(),
+        repair=None
+        if row.repair is None
+        else DeliveryRepair(outcome=row.repair.outcome, failure=row.repair.failure, attempts=row.repair.attempts),
     )
 
 

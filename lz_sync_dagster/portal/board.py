@@ -10,12 +10,14 @@ from datetime import datetime
 from lz_sync_dagster.config import Settings
 from lz_sync_dagster.sync.inventory.views import infrastructure_state
 from lz_sync_dagster.sync.models import Coverage, FeedFrame, LZInfrastructureState, SyncStatus
-from lz_sync_dagster.sync.store import Store, daily_metrics, event_log, layer_runs
+from lz_sync_dagster.sync.store import Store, daily_metrics, event_log, inbox, layer_runs
 from lz_sync_dagster.sync.store import coverage as coverage_ledger
 from lz_sync_dagster.sync.store.daily_metrics import DailyMetric
+from lz_sync_dagster.sync.store.inbox import DeliveryRecord
 from lz_sync_dagster.sync.timing import Clock
 
 EVENTS = 50
+DELIVERIES = 8
 DAYS = 120
 #: How long a reading serves every page before the next one.
 SHARED_SECONDS = 0.8
@@ -35,12 +37,13 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One reading. ``events``: the newest ones, newest first."""
+    """One reading. ``events`` and ``deliveries``: the newest ones, newest first."""
 
     read_at: datetime
     layers: list[SyncStatus]
     coverage: Coverage
     events: list[FeedFrame]
+    deliveries: list[DeliveryRecord]
     figures: Figures
 
 
@@ -82,6 +85,7 @@ class BoardReader:
             coverage = coverage_ledger.summary(connection, now=now, ttl=layer_runs.CACHE_TTL)
             seq = event_log.last_seq(connection)
             events = event_log.after(connection, max(0, seq - EVENTS), limit=EVENTS)
+            deliveries = inbox.records(connection, limit=DELIVERIES)
             figures = self.last.figures if self.last else None
             key = (seq, coverage, [(layer.last_attempt, layer.status, layer.as_of) for layer in layers])
             if figures is None or (
@@ -92,4 +96,11 @@ class BoardReader:
                     daily=daily_metrics.latest(connection, days=DAYS),
                 )
                 self._figures_key, self._figures_read = key, time.monotonic()
-        return Board(read_at=now, layers=layers, coverage=coverage, events=events[::-1], figures=figures)
+        return Board(
+            read_at=now,
+            layers=layers,
+            coverage=coverage,
+            events=events[::-1],
+            deliveries=deliveries,
+            figures=figures,
+        )

@@ -14,8 +14,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from lz_sync_dagster.portal.context import InPortal, Portal
 from lz_sync_dagster.portal.problems import problem
 from lz_sync_dagster.sync.models import CoverageStatus, Status
-from lz_sync_dagster.sync.store import Store, event_log, layer_runs
+from lz_sync_dagster.sync.store import Store, event_log, inbox, layer_runs
 from lz_sync_dagster.sync.store import coverage as coverage_ledger
+from lz_sync_dagster.sync.store.inbox import DeliveryStatus
 from lz_sync_dagster.sync.store.schema import counters, metadata
 
 log = structlog.get_logger(__name__)
@@ -88,6 +89,8 @@ class _PortalCollector:
             layers = layer_runs.statuses(connection, now=now, disabled=portal.settings.disabled_layers)
             ledger = coverage_ledger.summary(connection, now=now, ttl=layer_runs.CACHE_TTL)
             seq = event_log.last_seq(connection)
+            kept = inbox.counts(connection)
+            missed = inbox.missed(connection)
         status = GaugeMetricFamily(
             "lz_sync_layer_status", "1 for the status that a layer has.", labels=["layer", "status"]
         )
@@ -115,4 +118,12 @@ class _PortalCollector:
         for coverage_status in CoverageStatus:
             rows.add_metric([coverage_status], getattr(ledger, coverage_status.value))
         last = GaugeMetricFamily("lz_sync_event_log_seq", "The newest event's seq.", seq)
-        return [status, since, age, items, failures, rows, last]
+        deliveries = GaugeMetricFamily(
+            "lz_sync_deliveries", "Deliveries that the inbox keeps, by status.", labels=["status"]
+        )
+        for delivery_status in DeliveryStatus:
+            deliveries.add_metric([delivery_status], getattr(kept, delivery_status.value))
+        unheard = GaugeMetricFamily(
+            "lz_sync_deliveries_missed", "Heads that polling found and no delivery has told of.", missed
+        )
+        return [status, since, age, items, failures, rows, last, deliveries, unheard]

@@ -16,8 +16,10 @@ from playwright.sync_api import Browser, Page, expect
 from lz_sync_dagster.layers import LAYERS, LayerId
 from lz_sync_dagster.sync.models import EventType
 from lz_sync_dagster.sync.runs import LayerOutcome, run_to_end
-from lz_sync_dagster.sync.store import Store, event_log
+from lz_sync_dagster.sync.store import Store, event_log, inbox
 from lz_sync_dagster.sync.store.event_log import NewEvent
+from lz_sync_dagster.sync.store.inbox import NewDelivery
+from lz_sync_dagster.sync.store.schema import head_moves
 from lz_sync_dagster.sync.timing import utcnow
 from tests.conftest import until
 
@@ -118,6 +120,25 @@ def test_what_happens_appears_without_a_reload(page: Page, url: str, sqlite_stor
     expect(page.locator(".lz-feed > li").first).to_contain_text("vm-59", timeout=5000)
     expect(page.locator(".lz-feed > li")).to_have_count(50)
     assert page.evaluate("window.sameDocument") is True
+
+
+def test_a_missed_webhook_is_marked_until_its_delivery_comes(page: Page, url: str, sqlite_store: Store) -> None:
+    page.goto(url)
+    expect(page.get_by_text("Nothing was delivered yet.")).to_be_visible()
+    with sqlite_store.write() as connection:
+        connection.execute(
+            head_moves.insert().values(new_sha="a" * 40, kind="first", commits=1, triggered_by="t", seen_at=utcnow())
+        )
+        inbox.insert_head(connection, "b" * 40, repository="example/lz", ref="refs/heads/main", now=utcnow())
+    newest = page.locator(".lz-deliveries > li").first
+    expect(newest.locator(".lz-chip")).to_contain_text("Missed", timeout=5000)
+    expect(newest).to_contain_text("missed webhook, found by polling")
+    with sqlite_store.write() as connection:
+        told = NewDelivery("d-1", "h-1", "push", "example/lz", commit_claim="b" * 40, actor="<b>ada</b>")
+        inbox.insert(connection, told, now=utcnow())
+    expect(newest).to_contain_text("push of bbbbbbb by <b>ada</b>", timeout=5000)
+    expect(newest).to_contain_text("late: polling had found it")
+    expect(page.get_by_text("missed webhook, found by polling")).to_have_count(0)
 
 
 def test_data_is_text_never_markup(page: Page, url: str, sqlite_store: Store) -> None:

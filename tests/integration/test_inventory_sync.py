@@ -30,8 +30,8 @@ from lz_sync_dagster.sync.inventory.service import sync_inventory
 from lz_sync_dagster.sync.inventory.views import infrastructure_state
 from lz_sync_dagster.sync.models import CoverageStatus, Status
 from lz_sync_dagster.sync.progress import silent
-from lz_sync_dagster.sync.runs import LayerOutcome, RetryLater, attempt, run_to_end
-from lz_sync_dagster.sync.store import Store, coverage, event_log
+from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun, RetryLater, attempt, new_holder, run_to_end
+from lz_sync_dagster.sync.store import Store, coverage, event_log, inbox
 from lz_sync_dagster.sync.store.schema import dead_letters, layer_runs, resource_versions, resources
 from lz_sync_dagster.sync.timing import utcnow
 
@@ -544,3 +544,37 @@ def test_no_secret_reaches_the_store(world: World, settings: Settings, sqlite_st
     text = "\n".join(str(row.data) for row in rows)
     for planted in ("DB_PASSWORD=", "ssh-rsa AAAA", "ssh-ed25519 AAAA", "'value': 'demo-"):
         assert planted not in text
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+def ask(store: Store, key: str, at: datetime) -> None:
+    with store.write() as connection:
+        inbox.request(connection, LayerId.API, key=key, event="terraform_change", actor=None, commit=None, now=at)
+
+
+def waiting(store: Store) -> list[str]:
+    with store.read() as connection:
+        return [request.delivery_id for request in inbox.pending(connection, LayerId.API)]
+
+
+def test_a_sync_settles_the_requests_from_before_it_began(settings: Settings, sqlite_store: Store) -> None:
+    ask(sqlite_store, "before", utcnow())
+
+    def work(run: LayerRun) -> LayerOutcome:
+        ask(sqlite_store, "after", utcnow())
+        return sync_inventory(settings, sqlite_store, run, clock=utcnow, progress=silent)
+
+    attempt(sqlite_store, LayerId.API, work, triggered_by="test", clock=utcnow, holder=new_holder())
+    assert waiting(sqlite_store) == ["after"]
+    sync(settings, sqlite_store)
+    assert waiting(sqlite_store) == []
+
+
+def test_a_sync_that_fails_settles_nothing(world: World, settings: Settings, sqlite_store: Store) -> None:
+    ask(sqlite_store, "before", utcnow())
+    world.server.stop()
+    with pytest.raises(SyncError):
+        sync(settings, sqlite_store)
+    assert waiting(sqlite_store) == ["before"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,10 +32,11 @@ from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.models import CoverageStatus, EventType
 from lz_sync_dagster.sync.runs import LayerOutcome, run_to_end
 from lz_sync_dagster.sync.store import Store, event_log, open_store
+from lz_sync_dagster.sync.store import inbox as inbox_queries
 from lz_sync_dagster.sync.store.coverage import CoverageMark, mark
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.schema import event_log as log_table
-from lz_sync_dagster.sync.store.schema import findings, inbox
+from lz_sync_dagster.sync.store.schema import findings, head_moves, inbox
 from lz_sync_dagster.sync.timing import to_ns
 from tests.conftest import NOW, SteppedClock, until
 
@@ -231,6 +234,7 @@ def test_coverage_names_each_gap_with_its_remedy(sqlite_store: Store, serve: Ser
         ("GET", "/api/v1/sync/runs?limit=0", 422),
         ("GET", "/api/v1/sync/runs?limit=x", 422),
         ("GET", "/api/v1/sync/runs?cursor=%21", 422),
+        ("GET", "/api/v1/sync/deliveries?cursor=%21", 422),
         ("GET", "/api/v1/sync/runs?cursor=LTU", 422),
         ("GET", "/api/v1/violations?cursor=OTk5OTk5OTk5OTk5OTk5OTk5OTk5OQ", 422),
         ("GET", "/api/v1/violations?severity=bogus", 422),
@@ -361,6 +365,54 @@ def test_a_body_over_the_cap_is_413_whether_announced_or_streamed(sqlite_store: 
         assert answer.status_code == 413
         assert answer.headers["content-type"] == PROBLEM
         assert "4096 bytes" in answer.json()["detail"]
+
+
+def test_a_flood_of_deliveries_is_answered_each_and_kept_once(store: Store, serve: Serve) -> None:
+    """200 at once: fresh ones, redeliveries, replays under another id, wrong signatures, in any order."""
+    url = serve(store).url + "/webhooks/github"
+    fresh = [delivery(number) for number in range(100)]
+    again = [delivery(number) for number in range(0, 100, 2)]
+    replayed = [(body, headers | {"X-GitHub-Delivery": f"replay-{n}"}) for n, (body, headers) in enumerate(again[:25])]
+    forged = [(body + b" ", headers) for body, headers in fresh[:25]]
+    sent = [(*one, 202) for one in (*fresh, *again, *replayed)] + [(*one, 401) for one in forged]
+    assert len(sent) == 200
+    random.Random(7).shuffle(sent)
+    with httpx.Client() as client, ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda one: client.post(url, content=one[0], headers=one[1], timeout=60), sent))
+
+    assert [answer.status_code for answer in answers] == [status for *_, status in sent]
+    taken = [answer.json() for answer in answers if answer.status_code == 202]
+    assert sum(not answer["duplicate"] for answer in taken) == 100
+    with store.read() as connection:
+        kept = connection.execute(sa.select(inbox.c.commit_claim, inbox.c.status)).all()
+    assert sorted(kept) == [(f"{number:040x}", "pending") for number in range(100)]
+
+
+def test_deliveries_are_listed_newest_first_with_what_became_of_them(store: Store, serve: Serve) -> None:
+    served = serve(store)
+    body, headers = delivery(1)
+    httpx.post(served.url + "/webhooks/github", content=body, headers=headers)
+    head = f"{1:040x}"
+    with store.write() as connection:
+        rows = inbox_queries.pending(connection)
+        inbox_queries.finish(connection, rows, run_id="1", now=NOW, head=head)
+        connection.execute(
+            head_moves.insert().values(new_sha=head, kind="first", commits=1, triggered_by="t", seen_at=NOW)
+        )
+        missed = inbox_queries.insert_head(connection, "e" * 40, repository="x/y", ref="refs/heads/main", now=NOW)
+    first = served.get("/api/v1/sync/deliveries", params={"limit": "1"}).json()
+    (found,) = first["items"]
+    assert (found["delivery_id"], found["event"], found["missed"]) == (missed, "head_poll", True)
+    second = served.get("/api/v1/sync/deliveries", params={"cursor": first["next_cursor"]}).json()
+    (item,) = second["items"]
+    assert second["next_cursor"] is None
+    assert (item["event"], item["actor"], item["status"], item["claim"]) == ("push", "someone", "done", "reached")
+    assert (item["commit_claim"], item["resolved_sha"]) == (head, head)
+    assert (item["touched"], item["touched_total"], item["missed"], item["late_seconds"]) == (None, None, False, None)
+    text = served.get("/metrics").text
+    assert 'lz_sync_deliveries{status="pending"} 1.0' in text
+    assert 'lz_sync_deliveries{status="done"} 1.0' in text
+    assert "lz_sync_deliveries_missed 1.0" in text
 
 
 # --- the feed ---------------------------------------------------------------------------------------------------------

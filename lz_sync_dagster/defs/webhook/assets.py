@@ -12,7 +12,8 @@ webhook_assets = layer_assets(
         dg.AssetSpec(
             ["webhook", "deliveries"],
             description=(
-                "Signed deliveries (`push`, `repository_dispatch`) in the durable inbox. One row per delivery. "
+                "Signed deliveries (`push`, `repository_dispatch`, merged `pull_request`) in the durable inbox, and "
+                "heads that polling found in their stead. One row per delivery. "
                 "`webhook_deliveries_sensor` keeps account of them without a run; materializing does the same at once."
             ),
             kinds={"github", "webhook"},

@@ -1,19 +1,30 @@
-"""From delivery to run: the inbox asks for a git sync, and the webhook layer's account is kept without a run."""
+"""From delivery to run: the inbox asks for a git sync, polling finds what no delivery told of, and the webhook layer's
+account is kept without a run.
+
+A tick of `webhook_deliveries_sensor` lasts almost until the daemon looks again, so that a delivery has its run a moment
+after it came.
+"""
+
+from datetime import timedelta
 
 import dagster as dg
 import structlog
 
 from lz_sync_dagster.config import Settings
-from lz_sync_dagster.defs.layer_schedule import is_syncing, why_not_yet
+from lz_sync_dagster.defs.layer_requests import look, wait_for_run
 from lz_sync_dagster.defs.layer_sync import sync_without_run
 from lz_sync_dagster.defs.webhook.checks import evaluations
 from lz_sync_dagster.layers import LayerId, layer
 from lz_sync_dagster.sync.store import Store, inbox
 from lz_sync_dagster.sync.store.layer_runs import statuses
 from lz_sync_dagster.sync.timing import Clock
-from lz_sync_dagster.sync.webhook.plan import plan_runs
+from lz_sync_dagster.sync.webhook import polling
 from lz_sync_dagster.sync.webhook.repair import watch_deliveries
 from lz_sync_dagster.sync.webhook.service import sync_webhook
+
+#: How long a tick waits for a delivery: short enough to be done when the daemon looks again, five seconds after it
+#: started the tick.
+TICK_SECONDS = 4.5
 
 log = structlog.get_logger(__name__)
 
@@ -34,17 +45,50 @@ def webhook_deliveries_sensor(
 ) -> dg.SensorResult | dg.SkipReason:
     if LayerId.WEBHOOK in settings.disabled_layers or LayerId.GIT in settings.disabled_layers:
         return dg.SkipReason("webhook or git_sync is switched off in the configuration")
-    with store.read() as connection:
-        waiting = inbox.pending(connection)
-    running = is_syncing(LayerId.GIT, store, clock()) or why_not_yet(context.instance, "git_job") is not None
-    plan = plan_runs(waiting, running=running, cursor=context.cursor, now=clock())
-    requests = [dg.RunRequest(run_key=plan.run_key, tags=plan.tags)] if plan else []
+    asked = wait_for_run(
+        lambda: look(context.instance, context.cursor, LayerId.GIT, store, clock), seconds=TICK_SECONDS
+    )
     accounts = _account(settings, store, clock)
-    if not requests and not accounts:
-        return dg.SkipReason(
-            f"{len(waiting)} deliveries wait for the git sync under way" if running else "nothing to request"
-        )
-    return dg.SensorResult(run_requests=requests, cursor=plan.cursor if plan else context.cursor, asset_events=accounts)
+    if asked.plan is None and not accounts:
+        return dg.SkipReason(asked.why_nothing)
+    return dg.SensorResult(
+        run_requests=asked.requests,
+        cursor=asked.plan.cursor if asked.plan else context.cursor,
+        asset_events=accounts,
+    )
+
+
+@dg.sensor(
+    minimum_interval_seconds=int(polling.TICK.total_seconds()),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Looks up the landing zone's head every `sync_layers.webhook.head_poll_seconds`. A head that no delivery told "
+        "of and no sync has seen goes to the inbox as a missed delivery."
+    ),
+)
+def webhook_head_sensor(
+    context: dg.SensorEvaluationContext,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[Store],
+    clock: dg.ResourceParam[Clock],
+) -> dg.SkipReason:
+    every = timedelta(seconds=settings.sync_layers.webhook.head_poll_seconds)
+    if reason := polling.why_not(settings):
+        return dg.SkipReason(reason)
+    if not polling.is_due(context.cursor, every, clock()):
+        return dg.SkipReason("the next look is not due yet")
+    zone = settings.landing_zone
+    seen = polling.poll_head(
+        store, lambda: _remote_head(settings), zone, cursor=context.cursor, every=every, now=clock()
+    )
+    context.update_cursor(seen.cursor)
+    return dg.SkipReason(seen.said)
+
+
+def _remote_head(settings: Settings) -> str:
+    from lz_sync_dagster.sync.git.service import remote_head  # loads git: only a look needs it
+
+    return remote_head(settings)
 
 
 def _account(

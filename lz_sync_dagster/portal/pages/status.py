@@ -1,4 +1,4 @@
-"""The Sync Status page: five layers, what happened lately, the state's figures and what is missing.
+"""The Sync Status page: five layers, what happened and was delivered lately, the state's figures and what is missing.
 
 It updates itself, element by element.
 """
@@ -32,6 +32,7 @@ from lz_sync_dagster.sync.models import (
     Status,
     SyncStatus,
 )
+from lz_sync_dagster.sync.store.inbox import DeliveryRecord
 
 PATHS = ("/", "/lz-sync")
 REFRESH_SECONDS = 1.0
@@ -244,6 +245,37 @@ class ActivityFeed:
         return row, age
 
 
+class DeliveriesPanel:
+    """The newest deliveries, and what is out of the ordinary about each."""
+
+    def __init__(self) -> None:
+        self._shown: list[DeliveryRecord] | None = None
+        self._ages: list[TextElement] = []
+        self._empty = _text("p", "Nothing was delivered yet.", "lz-empty")
+        self._list = ui.element("ol").classes("lz-feed lz-deliveries").props('aria-label="Newest deliveries first"')
+
+    def show(self, deliveries: list[DeliveryRecord], now: datetime) -> None:
+        if deliveries != self._shown:
+            self._shown = deliveries
+            self._list.clear()
+            self._ages = [self._row(delivery) for delivery in deliveries]
+            _show(self._empty, not deliveries)
+        for age, delivery in zip(self._ages, deliveries, strict=True):
+            _set(age, words.ago(delivery.received_at, now))
+
+    def _row(self, delivery: DeliveryRecord) -> TextElement:
+        with self._list, ui.element("li").props(f'data-delivery="{delivery.id}"'):
+            Chip(words.delivery_sign(delivery))
+            with ui.element("div").classes("lz-what"):
+                what = _text("p", words.delivered(delivery))
+                _hint(what, f"delivery {delivery.delivery_id}, for layer {delivery.layer}")
+                for note in words.delivery_notes(delivery):
+                    _text("p", note, "lz-strong" if delivery.missed else "lz-dim")
+            age = _text("time", "", "lz-dim")
+            _hint(age, f"received {_instant(delivery.received_at)}, settled {_instant(delivery.finished_at)}")
+        return age
+
+
 class CoveragePanel:
     """How much was read, and each gap with its remedy."""
 
@@ -360,6 +392,8 @@ class StatusPage:
                     with self._section("Live activity"):
                         self._feed = ActivityFeed()
                     with ui.element("div").classes("lz-stack"):
+                        with self._section("Deliveries"):
+                            self._deliveries = DeliveriesPanel()
                         with self._section("Coverage"):
                             self._coverage = CoveragePanel()
                         with self._section("Daily cost"):
@@ -407,6 +441,7 @@ class StatusPage:
         for status in board.layers:
             self._layers[status.layer].show(status, now)
         self._feed.show(board.events[:EVENTS], now)
+        self._deliveries.show(board.deliveries, now)
         self._coverage.show(board.coverage)
         self._figures.show(board.figures)
         self._cost.show(board.figures)

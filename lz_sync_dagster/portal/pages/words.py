@@ -9,6 +9,7 @@ from typing import Any
 
 from lz_sync_dagster.layers import layer
 from lz_sync_dagster.sync.models import Coverage, CoverageStatus, EventType, FeedFrame, Status, SyncStatus
+from lz_sync_dagster.sync.store.inbox import HEAD_POLL, DeliveryRecord, DeliveryStatus
 
 UNKNOWN = "unknown"
 
@@ -49,6 +50,14 @@ EVENT_SIGNS: dict[EventType, Sign] = {
     EventType.COST_SPIKE: Sign("Cost spike", "payments", "warn"),
     EventType.SYNC_STATUS: Sign("Sync", "sync", "busy"),
 }
+
+
+DELIVERY_SIGNS: dict[DeliveryStatus, Sign] = {
+    DeliveryStatus.PENDING: Sign("Waiting", "schedule", "busy"),
+    DeliveryStatus.DONE: Sign("Synced", "check_circle", "good"),
+    DeliveryStatus.IGNORED: Sign("Ignored", "block", "none"),
+}
+MISSED_SIGN = Sign("Missed", "report", "bad")
 
 
 def span(length: timedelta) -> str:
@@ -161,3 +170,44 @@ def _sync(frame: FeedFrame) -> str:
     if isinstance(errors, list) and errors:
         details += f": {errors[0]}"
     return f"{title}: {status}{details}"
+
+
+def delivery_sign(delivery: DeliveryRecord) -> Sign:
+    """What became of a delivery. That it was missed outweighs that it was found."""
+    return MISSED_SIGN if delivery.missed else DELIVERY_SIGNS[delivery.status]
+
+
+def delivered(delivery: DeliveryRecord) -> str:
+    """A delivery as a phrase: ``push of 1a2b3c4 by ada, 3 paths``."""
+    commit = f" {delivery.commit_claim[:7]}" if delivery.commit_claim else ""
+    if delivery.event == HEAD_POLL:
+        return f"new head{commit} of {delivery.repository or 'the landing zone'}"
+    what = delivery.event.replace("_", " ") + (f" of{commit}" if commit else "")
+    by = f" by {delivery.actor}" if delivery.actor else ""
+    paths = "" if delivery.touched is None else f", {len(delivery.touched):,} path{_s(len(delivery.touched))}"
+    return f"{what}{by}{paths}"
+
+
+def delivery_notes(delivery: DeliveryRecord) -> list[str]:
+    """What is out of the ordinary about a delivery, a line each."""
+    notes = []
+    if delivery.missed:
+        notes.append("missed webhook, found by polling")
+    if delivery.late is not None and delivery.event == HEAD_POLL:
+        notes.append(f"found by polling {span(delivery.late)} before its webhook came")
+    elif delivery.late is not None:
+        notes.append(f"late: polling had found it {span(delivery.late)} before")
+    if delivery.repair is not None:
+        outcome = {"delivered": "repaired: sent again", "given_up": "not repaired"}.get(
+            delivery.repair.outcome, "asked for again"
+        )
+        notes.append(f"{outcome}, after GitHub could not deliver it: {delivery.repair.failure}")
+    if delivery.reason:
+        notes.append(f"ignored: it {delivery.reason}")
+    if delivery.claim == "absent":
+        notes.append("the synced head does not reach the commit that it claims")
+    return notes
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 
 from lz_sync_dagster.config import MappingRule
+from lz_sync_dagster.sync.globs import matches, matches_any
 
 #: Where a selected file goes if no mapping rule covers it: below this folder, under its own path.
 DEFAULT_DESTINATION = "docs/lz-reference"
@@ -42,16 +42,6 @@ class Mapping:
         return (f"{DEFAULT_DESTINATION}/{path}",)
 
 
-def matches_any(patterns: Sequence[str], path: str) -> bool:
-    """Whether one of the globs covers a path."""
-    return any(matches(pattern, path) for pattern in patterns)
-
-
-def matches(pattern: str, path: str) -> bool:
-    """Whether a glob covers a path. A pattern that ends with ``/`` covers everything below that folder."""
-    return _compiled(pattern).fullmatch(path) is not None
-
-
 def escapes(path: str) -> bool:
     """Whether a destination would leave the repository, reach git's own folder, or mean another path on some system."""
     parts = path.split("/")
@@ -65,22 +55,3 @@ def _place(source: str, destination: str, path: str) -> str:
     fixed = source[: wildcard.start()] if wildcard else source
     kept = path[fixed.rfind("/") + 1 :]
     return f"{destination.rstrip('/')}/{kept}"
-
-
-@lru_cache(maxsize=256)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    if pattern.endswith("/"):
-        pattern += "**"
-    text, position = "", 0
-    while position < len(pattern):
-        if pattern.startswith("**/", position):
-            text, position = text + "(?:[^/]+/)*", position + 3
-        elif pattern.startswith("**", position):
-            text, position = text + ".+", position + 2
-        elif pattern[position] == "*":
-            text, position = text + "[^/]*", position + 1
-        elif pattern[position] == "?":
-            text, position = text + "[^/]", position + 1
-        else:
-            text, position = text + re.escape(pattern[position]), position + 1
-    return re.compile(text, re.DOTALL)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 import structlog
 
 from lz_sync_dagster.config import SignatureConfig
+from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.git import documents, gates, governance, runbooks, terraform
 from lz_sync_dagster.sync.git.history import History, read_history, read_portal_commits
@@ -22,6 +23,7 @@ from lz_sync_dagster.sync.git.portal import Published, Rows
 from lz_sync_dagster.sync.git.signatures import verify
 from lz_sync_dagster.sync.git.source import SECRET, Source
 from lz_sync_dagster.sync.git.tree import Entry
+from lz_sync_dagster.sync.globs import touches
 from lz_sync_dagster.sync.runs import LayerRun
 from lz_sync_dagster.sync.store import Store, file_history, inbox, repository, source_findings
 from lz_sync_dagster.sync.store.file_history import HeadMove, MoveKind
@@ -103,6 +105,8 @@ def record(
     before: GitState | None,
     after: GitState,
     deliveries: Sequence[Delivery],
+    absent: Collection[str],
+    inventory_paths: Sequence[str],
     retry: Collection[str],
     reread: bool,
     signatures: SignatureConfig,
@@ -114,6 +118,8 @@ def record(
     Args:
         before: what the sync before proved, also if it does not hold any more.
         after: what this one proved.
+        absent: commits that deliveries claim and that the head does not reach.
+        inventory_paths: globs of what makes the inventory worth reading when it changes.
         retry: paths to read although they did not change.
         reread: whether every file is to be read again, since the readers or the settings may be others.
         signatures: whether those of new commits are verified.
@@ -168,7 +174,17 @@ def record(
         if moved:
             source_findings.replace(connection, unsigned, kinds=[FindingKind.SIGNATURE], paths=None, now=now)
             repository.set_git_state(connection, after)
-        inbox.finish(connection, deliveries, run_id=str(run.number), now=now)
+        inbox.finish(connection, deliveries, run_id=str(run.number), now=now, head=source.commit, absent=absent)
+        if touches(inventory_paths, [change.path for change in published.source_changes or ()]):
+            inbox.request(
+                connection,
+                LayerId.API,
+                key=f"inventory-{source.commit}",
+                event="terraform_change",
+                actor=next((delivery.actor for delivery in reversed(deliveries) if delivery.actor), None),
+                commit=source.commit,
+                now=now,
+            )
     return Changes(
         added=published.added,
         modified=published.modified,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -115,6 +115,18 @@ def mirrors(settings: Settings) -> tuple[Mirror, Mirror]:
     return source, portal
 
 
+def remote_head(settings: Settings) -> str:
+    """The landing zone's head as its remote has it now. Asked from a folder of its own, so that a fetch under way is in
+    nobody's way.
+
+    Raises:
+        SyncError: see `Mirror`.
+    """
+    folder = settings.data_dir.absolute() / "git" / "landing-zone-head.git"
+    credential = git_credential(settings, settings.landing_zone.name, write=False)
+    return Mirror(folder, settings.landing_zone, key="landing_zone", credential=credential).remote_head()
+
+
 def _round(
     settings: Settings,
     store: Store,
@@ -164,7 +176,9 @@ def _round(
     published = publisher.publish(heads)
     progress("reading what changed", 0, None)
     patience = timedelta(seconds=settings.sync_layers.webhook.timeout_seconds) / 2
-    deliveries = settled(source.repository, head, pending, now=clock(), patience=patience)
+    absent = absent_claims(source.repository, head, pending)
+    deliveries = settled(pending, absent, now=clock(), patience=patience)
+    wanted = settings.sync_layers.webhook.triggers.api_sync if settings.sync_layers.api_sync.enabled else []
     after = GitState(
         source_commit=head,
         portal_commit=published.head,
@@ -183,6 +197,8 @@ def _round(
         before=state,
         after=after,
         deliveries=deliveries,
+        absent=absent,
+        inventory_paths=wanted,
         retry=retry,
         reread=held is None,
         signatures=config.signatures,
@@ -222,20 +238,25 @@ def message(commit: Commit, *, run: LayerRun, pending: Sequence[Delivery], autho
     )
 
 
-def settled(
-    repository: pygit2.Repository, head: str, pending: Sequence[Delivery], *, now: datetime, patience: timedelta
-) -> list[Delivery]:
-    """The pending deliveries that a sync of ``head`` does what they ask for.
+def absent_claims(repository: pygit2.Repository, head: str, pending: Sequence[Delivery]) -> frozenset[str]:
+    """The commits that deliveries claim and that are no part of the history of ``head``."""
+    claims = {delivery.commit_claim for delivery in pending if delivery.commit_claim}
+    return frozenset(claim for claim in claims if not reaches(repository, head, claim))
 
-    A push says which commit it made. If ``head`` does not reach that one, the remote has answered with an older state,
-    or the commit was pushed away since: the delivery waits for the next sync, but no longer than ``patience``.
+
+def settled(
+    pending: Sequence[Delivery], absent: Collection[str], *, now: datetime, patience: timedelta
+) -> list[Delivery]:
+    """The pending deliveries for which a sync did what they ask for.
+
+    A push says which commit it made. If the head does not reach that one, the remote has answered with an older state,
+    or the commit was pushed away since: the delivery waits for the next sync, but no longer than ``patience``. What
+    anybody else says of a commit is only a claim.
     """
-    claims = {delivery.commit_claim for delivery in pending if delivery.event == "push" and delivery.commit_claim}
-    missing = {claim for claim in claims if not reaches(repository, head, claim)}
     return [
         delivery
         for delivery in pending
-        if delivery.event != "push" or delivery.commit_claim not in missing or now - delivery.received_at >= patience
+        if delivery.event != "push" or delivery.commit_claim not in absent or now - delivery.received_at >= patience
     ]
 
 

@@ -28,10 +28,11 @@ from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
 from lz_sync_dagster.sync.state.observation import Observation
 from lz_sync_dagster.sync.state.redaction import redact
 from lz_sync_dagster.sync.state.reducer import Breaker, Part
-from lz_sync_dagster.sync.store import Store, assets, coverage, dead_letters, findings, reads, verdicts
+from lz_sync_dagster.sync.store import Store, assets, coverage, dead_letters, findings, inbox, reads, verdicts
 from lz_sync_dagster.sync.store.assets import Applied
 from lz_sync_dagster.sync.store.coverage import CoverageMark
 from lz_sync_dagster.sync.store.dead_letters import DeadLetter
+from lz_sync_dagster.sync.store.inbox import Delivery
 from lz_sync_dagster.sync.store.layer_runs import CACHE_TTL
 from lz_sync_dagster.sync.store.schema import coverage as coverage_table
 from lz_sync_dagster.sync.store.schema import layer_runs
@@ -66,12 +67,14 @@ def sync_inventory(
 ) -> LayerOutcome:
     """Read every configured part completely, and say of each whether it worked.
 
-    An attempt after the first one reads only the parts that are not proven since the sync began.
+    An attempt after the first one reads only the parts that are not proven since the sync began. Requests of the inbox
+    from before it began are done when it ends.
 
     Raises:
         SyncError: nothing could be read, or a transient error asks for another attempt.
     """
     config = settings.sync_layers.api_sync
+    requests = _requests_before(store, run)
     if not config.scopes:
         raise SyncError(
             "names no scope to read",
@@ -110,7 +113,17 @@ def sync_inventory(
     written = export_inventory(store, settings.raw_dir, judged=controls.kinds, now=clock(), progress=progress)
     if tally.errors and len(tally.errors) == len(plan.parts):
         raise tally.errors[0]
-    return _outcome(store, tally, written, now=clock())
+    outcome = _outcome(store, tally, written, now=clock())
+    with store.write() as connection:
+        inbox.finish(connection, requests, run_id=str(run.number), now=clock())
+    return outcome
+
+
+def _requests_before(store: Store, run: LayerRun) -> list[Delivery]:
+    """What asked for this sync before it began; what came since waits for the next one. A later attempt does not read
+    everything again, so it settles no more than the first."""
+    with store.read() as connection:
+        return [request for request in inbox.pending(connection, LayerId.API) if request.asked_at <= run.started_at]
 
 
 def _applied_before(store: Store, run: LayerRun) -> Applied:

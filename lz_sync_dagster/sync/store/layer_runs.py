@@ -96,6 +96,12 @@ def _status(
     )
 
 
+def is_in_progress(connection: sa.Connection, layer: LayerId, now: datetime) -> bool:
+    """Whether somebody is syncing a layer, however old its data is."""
+    row = connection.execute(sa.select(layer_status).where(layer_status.c.layer == layer.value)).one_or_none()
+    return row is not None and row.status == Status.IN_PROGRESS.value and is_held(row, now)
+
+
 def is_held(row: sa.Row[Any], now: datetime) -> bool:
     """Whether somebody holds the lease in a row of ``layer_status``. A holder of this host has to be alive."""
     if row.lease_holder is None or row.lease_expires_at is None or row.lease_expires_at < now:

@@ -1,4 +1,4 @@
-"""What pending deliveries ask Dagster for. Pure: the sensor passes in what it read and requests what comes out."""
+"""What pending requests ask Dagster for. Pure: the sensor passes in what it read and requests what comes out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import orjson
 
-from lz_sync_dagster.sync.store.inbox import Delivery
+from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.store.inbox import HEAD_POLL, Delivery
 
 CURSOR_VERSION = 2
 #: How long deliveries that a run did not settle wait for the next one: after the first run, the second … The last one
@@ -28,8 +29,15 @@ class RunPlan:
     cursor: str
 
 
-def plan_runs(pending: Sequence[Delivery], *, running: bool, cursor: str | None, now: datetime) -> RunPlan | None:
-    """At most one run for all pending deliveries, or ``None`` if there is nothing to request now.
+def plan_runs(
+    pending: Sequence[Delivery],
+    *,
+    running: bool,
+    cursor: str | None,
+    now: datetime,
+    layer: LayerId = LayerId.GIT,
+) -> RunPlan | None:
+    """At most one run of ``layer`` for all its pending deliveries, or ``None`` if there is nothing to request now.
 
     Args:
         pending: oldest first. They coalesce: a run reads the newest head, which settles them all, and is named by the
@@ -68,13 +76,23 @@ def plan_runs(pending: Sequence[Delivery], *, running: bool, cursor: str | None,
     return RunPlan(
         run_key=newest.delivery_id if is_first else f"{newest.delivery_id}#{requests}",
         tags={
-            "lz_sync/layer": "git",
-            "lz_sync/triggered_by": f"webhook:{newest.delivery_id}",
+            "lz_sync/layer": layer.value,
+            "lz_sync/triggered_by": asked_by(newest),
             "lz_sync/deliveries": listed,
             "lz_sync/actor": newest.actor or "unknown",
         },
         cursor=orjson.dumps(state).decode(),
     )
+
+
+def asked_by(delivery: Delivery) -> str:
+    """Who asks, as a run's tag says it: ``webhook:<delivery>``, ``poll:<sha>``, or ``git:<sha>`` for a change that the
+    git layer found."""
+    if delivery.layer is not LayerId.GIT:
+        return f"git:{delivery.commit_claim or delivery.delivery_id}"
+    if delivery.event == HEAD_POLL:
+        return f"poll:{delivery.commit_claim}"
+    return f"webhook:{delivery.delivery_id}"
 
 
 def _read_cursor(cursor: str | None) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """What ``POST /webhooks/github`` does: check a delivery, keep it in the inbox, answer. The work is left to a sensor.
 
 The checks run in a fixed order and each has one answer: size cap 413, layer switched off or not configured 503,
-signature 401, not a usable body 400, an event that is not wanted 404, another repository or branch 202 ``ignored``. A
-payload only carries claims. Of it, the inbox keeps the event, repository, ref, claimed commit and actor, and nothing
-else.
+signature 401, not a usable body 400, an event that is not wanted 404, another repository or branch, or a push that
+touches nothing of interest, 202 ``ignored``. A payload only carries claims. Of it, the inbox keeps the event,
+repository, ref, claimed commit, actor and the paths that a push touched, and nothing else.
 """
 
 from __future__ import annotations
@@ -19,12 +19,21 @@ from typing import Any
 import orjson
 
 from lz_sync_dagster.config import WebhookConfig
+from lz_sync_dagster.sync.globs import touches
 from lz_sync_dagster.sync.store import Store, inbox
 from lz_sync_dagster.sync.store.inbox import DeliveryStatus, NewDelivery
 
 SIGNATURE_HEADER = "x-hub-signature-256"
 EVENT_HEADER = "x-github-event"
 DELIVERY_HEADER = "x-github-delivery"
+
+#: What GitHub's description of a ``push`` names as the most: commits of the payload, and changed files of a commit. A
+#: list as long as that may have been cut.
+MAX_COMMITS = 2048
+MAX_FILES = 3000
+#: Paths that are kept of a push, and characters of one; beyond that, what it touched counts as unknown.
+MAX_TOUCHED = 2000
+MAX_PATH = 1000
 
 _DELIVERY_ID = re.compile(r"[A-Za-z0-9\-]{1,128}")
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
@@ -166,6 +175,9 @@ def read_delivery(
         )
     if full_name.casefold() not in {name.casefold() for name in allowed if name}:
         wrong = f"is of the repository {full_name or 'without a name'}"
+    touched = touched_paths(payload) if event == "push" and wrong is None else None
+    if touched is not None and not touches(config.triggers.git_sync, touched):
+        wrong = "touches nothing that sync_layers.webhook.triggers.git_sync names"
     return NewDelivery(
         delivery_id=delivery_id,
         body_hash=body_hash,
@@ -177,7 +189,35 @@ def read_delivery(
         actor=actor,
         status=DeliveryStatus.IGNORED if wrong else DeliveryStatus.PENDING,
         reason=wrong,
+        touched=touched,
     )
+
+
+def touched_paths(payload: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Every path that a push added, modified or removed, or ``None`` unless the payload proves that it names all.
+
+    It does not if the push was forced (the old commits are not in it), made or deleted the branch, or may have been
+    cut; nor if a commit names no path: then it is empty, or not described.
+    """
+    commits = payload.get("commits")
+    if not isinstance(commits, list) or not 0 < len(commits) < MAX_COMMITS:
+        return None
+    if any(payload.get(flag) is not False for flag in ("forced", "created", "deleted")):
+        return None
+    if _at(commits[-1], "id") != payload.get("after"):
+        return None
+    touched: set[str] = set()
+    for commit in commits:
+        lists = [_at(commit, key) for key in ("added", "modified", "removed")]
+        paths = [path for paths in lists if isinstance(paths, list) for path in paths]
+        if not all(isinstance(paths, list) for paths in lists) or not 0 < len(paths) < MAX_FILES:
+            return None
+        if not all(isinstance(path, str) and 0 < len(path) <= MAX_PATH and "\0" not in path for path in paths):
+            return None
+        touched.update(paths)
+        if len(touched) > MAX_TOUCHED:
+            return None
+    return tuple(sorted(touched))
 
 
 def _at(payload: Mapping[str, Any], *keys: str) -> Any:

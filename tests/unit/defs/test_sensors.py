@@ -1,17 +1,23 @@
 """Sensors and schedules tick on a real store: what they request, what they report, and why they do nothing."""
 
+import shutil
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import git
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from lz_sync_dagster.config import GithubConfig, RepositoryConfig, Settings, SyncLayers, WebhookConfig
 from lz_sync_dagster.defs.analytics.checks import newest_day_is_whole
 from lz_sync_dagster.defs.events.sensors import Cursor, read_cursor, wait_for_events, write_cursor
+from lz_sync_dagster.defs.layer_requests import Asked, look, wait_for_run
 from lz_sync_dagster.defs.operations.sensors import worst_state
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.cadence import Cadence, cadence_of
@@ -22,13 +28,19 @@ from lz_sync_dagster.sync.store.alerts import open_alerts
 from lz_sync_dagster.sync.store.daily_metrics import DailyMetric
 from lz_sync_dagster.sync.store.dead_letters import DeadLetter
 from lz_sync_dagster.sync.store.event_log import NewEvent
-from lz_sync_dagster.sync.store.inbox import NewDelivery
+from lz_sync_dagster.sync.store.inbox import Delivery, NewDelivery
 from lz_sync_dagster.sync.store.layer_runs import statuses
-from lz_sync_dagster.sync.store.schema import handled_messages
+from lz_sync_dagster.sync.store.schema import handled_messages, head_moves
+from lz_sync_dagster.sync.store.schema import inbox as inbox_table
 from lz_sync_dagster.sync.timing import utcnow
 from tests.conftest import NOW, SteppedClock
 
 Tick = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lz_sync_dagster.defs.webhook.sensors.TICK_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -115,7 +127,7 @@ def test_a_delivery_waits_for_the_git_sync_under_way(tick: Tick, sqlite_store: S
     tick("webhook_deliveries_sensor")  # accounts for the delivery
     result = tick("webhook_deliveries_sensor")
     assert result.run_requests == []
-    assert result.skip_message == "1 deliveries wait for the git sync under way"
+    assert result.skip_message == "1 requests wait for the sync under way"
 
 
 def test_a_delivery_waits_for_a_run_that_did_not_begin_yet(
@@ -182,6 +194,203 @@ def test_the_repair_of_deliveries_reports_that_github_cannot_be_asked(
     assert "cannot be reached" in result.skip_message
     with sqlite_store.read() as connection:
         assert [alert.name for alert in open_alerts(connection)] == ["DeliveryRepair"]
+
+
+def test_a_tick_waits_for_a_delivery_and_returns_as_soon_as_it_can_ask(
+    tick: Tick, sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick("webhook_deliveries_sensor")
+    pauses: list[float] = []
+
+    class Pause:
+        def wait(self, seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                deliver(sqlite_store, 1)
+            assert len(pauses) < 10, "it went on waiting"
+
+    monkeypatch.setattr("lz_sync_dagster.defs.webhook.sensors.TICK_SECONDS", 60.0)
+    monkeypatch.setattr("lz_sync_dagster.defs.layer_requests.threading.Event", Pause)
+    (request,) = tick("webhook_deliveries_sensor").run_requests
+    assert request.run_key == "delivery-1"
+    assert len(pauses) == 3
+
+
+def test_a_tick_without_deliveries_ends_when_its_time_is_over() -> None:
+    now = iter(range(100))
+    asked = wait_for_run(
+        lambda: Asked(0, running=False, plan=None), seconds=5, monotonic=lambda: next(now), wait=lambda _: None
+    )
+    assert asked.requests == []
+    assert next(now) == 6
+
+
+STEPS = st.lists(st.sampled_from(["push", "push", "redeliver", "tick", "tick", "begin", "end", "fail"]), max_size=30)
+
+
+def test_pushes_in_any_order_with_runs_lose_nothing_and_ask_for_no_run_too_many(
+    sqlite_store: Store, instance: dg.DagsterInstance
+) -> None:
+    """Deliveries, ticks and runs in any order: one run at a time, none for nothing, the last one at the newest head."""
+
+    @given(STEPS)
+    def rule(steps: list[str]) -> None:
+        world = _World(sqlite_store, instance)
+        for step in steps:
+            getattr(world, step)()
+        for _ in range(5):  # then everything works, and time passes
+            if not world.waiting():
+                break
+            for step in ("tick", "begin", "end"):
+                getattr(world, step)()
+            world.clock.advance(timedelta(minutes=31))
+        assert world.waiting() == [], "nothing is lost"
+        assert world.synced == world.head, "the last run was at the newest head"
+        assert len(world.keys) == len(set(world.keys))
+
+    rule()
+
+
+class _World:
+    """A landing zone whose head moves, the inbox, Dagster's runs, and the sensor between them."""
+
+    def __init__(self, store: Store, instance: dg.DagsterInstance) -> None:
+        self.head = self.synced = 0
+        self.clock = SteppedClock()
+        self.keys: list[str] = []
+        self._store, self._instance = store, instance
+        self.clear()
+        self._cursor: str | None = None
+        self._read: tuple[int, list[Delivery]] | None = None
+
+    def waiting(self) -> list[Delivery]:
+        with self._store.read() as connection:
+            return inbox.pending(connection)
+
+    def runs(self) -> list[dg.DagsterRun]:
+        return list(self._instance.get_runs())
+
+    def push(self) -> None:
+        self.head += 1
+        deliver(self._store, self.head, now=self.clock.advance(timedelta(seconds=1)))
+
+    def redeliver(self) -> None:
+        if self.head:
+            with self._store.write() as connection:
+                again = NewDelivery(f"delivery-{self.head}", f"hash-{self.head}", "push", "example/gcp-landing-zone")
+                assert not inbox.insert(connection, again, now=self.clock())
+
+    def tick(self) -> None:
+        self.clock.advance(timedelta(seconds=5))
+        asked = look(self._instance, self._cursor, LayerId.GIT, self._store, self.clock)
+        if asked.plan is not None:
+            assert self.runs() == [], "two runs at once"
+            self._cursor = asked.plan.cursor
+            self.keys.append(asked.plan.run_key)
+            self._instance.add_run(dg.DagsterRun(job_name="git_job", status=dg.DagsterRunStatus.STARTED))
+
+    def begin(self) -> None:
+        if self.runs() and self._read is None:
+            self._read = self.head, self.waiting()
+            assert self._read[1], "a run for nothing"
+
+    def end(self) -> None:
+        if self._read is not None:
+            self.synced, settled = self._read
+            with self._store.write() as connection:
+                inbox.finish(connection, settled, run_id="1", now=self.clock(), head=f"{self.synced:040x}")
+            self._stop()
+
+    def fail(self) -> None:
+        if self._read is not None:
+            self._stop()
+
+    def clear(self) -> None:
+        with self._store.write() as connection:
+            connection.execute(inbox_table.delete())
+        self._stop()
+
+    def _stop(self) -> None:
+        for run in self.runs():
+            self._instance.delete_run(run.run_id)
+        self._read = None
+
+
+def test_a_head_that_no_delivery_told_of_is_found_by_polling(
+    tick: Tick, sqlite_store: Store, resources: dict[str, Any], tmp_path: Path
+) -> None:
+    zone = git.Repo.init(tmp_path / "zone", initial_branch="main")
+    head = zone.index.commit("first").hexsha
+    resources["settings"] = Settings.model_validate(
+        {
+            "data_dir": tmp_path / "data",
+            "landing_zone": {"url": str(tmp_path / "zone"), "name": "example/lz"},
+            "sync_layers": {"webhook": {"head_poll_seconds": 10}},
+        }
+    )
+    with sqlite_store.write() as connection:
+        seen = {"new_sha": head, "kind": "first", "commits": 1, "triggered_by": "test", "seen_at": NOW}
+        connection.execute(head_moves.insert().values(**seen))
+    result = tick("webhook_head_sensor")
+    assert "is known" in result.skip_message
+    assert "not due" in tick("webhook_head_sensor", result.cursor).skip_message
+
+    moved = zone.index.commit("second").hexsha
+    zone.close()
+    assert f"poll-{moved}" in tick("webhook_head_sensor").skip_message
+    (request,) = tick("webhook_deliveries_sensor").run_requests
+    assert (request.run_key, request.tags["lz_sync/triggered_by"]) == (f"poll-{moved}", f"poll:{moved}")
+
+    shutil.rmtree(tmp_path / "zone")
+    assert "check landing_zone.url" in tick("webhook_head_sensor").skip_message
+    with sqlite_store.read() as connection:
+        assert [row.name for row in open_alerts(connection)] == ["HeadPolling"]
+
+
+# --- requests of the git layer ----------------------------------------------------------------------------------------
+
+
+def ask_for_inventory(store: Store, sha: str) -> None:
+    with store.write() as connection:
+        assert inbox.request(
+            connection,
+            LayerId.API,
+            key=f"inventory-{sha}",
+            event="terraform_change",
+            actor="ada",
+            commit=sha,
+            now=NOW,
+        )
+
+
+def test_changes_of_terraform_ask_for_one_inventory_sync(
+    tick: Tick, sqlite_store: Store, clock: SteppedClock, instance: dg.DagsterInstance
+) -> None:
+    assert tick("inventory_requests_sensor").skip_message == "nothing to request"
+    for sha in ("a" * 40, "b" * 40):
+        ask_for_inventory(sqlite_store, sha)
+    assert tick("webhook_deliveries_sensor").run_requests == [], "they are no business of the git layer"
+    first = tick("inventory_requests_sensor")
+    (request,) = first.run_requests
+    assert request.run_key == f"inventory-{'b' * 40}"
+    assert request.tags["lz_sync/layer"] == "api"
+    assert request.tags["lz_sync/triggered_by"] == f"git:{'b' * 40}"
+    assert not tick("inventory_requests_sensor", first.cursor).run_requests
+
+    clock.advance(timedelta(minutes=1))
+    run = instance.add_run(dg.DagsterRun(job_name="inventory_job", status=dg.DagsterRunStatus.STARTED))
+    assert not tick("inventory_requests_sensor", first.cursor).run_requests
+    instance.delete_run(run.run_id)
+    (again,) = tick("inventory_requests_sensor", first.cursor).run_requests
+    assert again.run_key == f"inventory-{'b' * 40}#1"
+
+
+def test_no_inventory_sync_is_asked_for_where_it_is_switched_off(
+    tick: Tick, sqlite_store: Store, resources: dict[str, Any]
+) -> None:
+    ask_for_inventory(sqlite_store, "a" * 40)
+    resources["settings"] = Settings.model_validate({"sync_layers": {"api_sync": {"enabled": False}}})
+    assert "switched off" in tick("inventory_requests_sensor").skip_message
 
 
 # --- events -----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from lz_sync_dagster.layers import LAYERS, LayerId
 from lz_sync_dagster.portal.pages import words
 from lz_sync_dagster.sync.models import Coverage, CoverageStatus, EventType, FeedFrame, Status, SyncStatus
+from lz_sync_dagster.sync.store.inbox import DeliveryRecord, DeliveryStatus, Repair
 from tests.conftest import NOW
 
 
@@ -123,3 +124,84 @@ def test_every_state_has_a_sign_of_its_own_beside_its_colour() -> None:
 
 def test_every_layer_has_a_target_that_can_be_said() -> None:
     assert [words.span(layer.target) for layer in LAYERS] == ["5 min", "6 h", "5 min", "2 s", "24 h"]
+
+
+def record(**values: Any) -> DeliveryRecord:
+    known: dict[str, Any] = {
+        "id": 1,
+        "layer": LayerId.GIT,
+        "delivery_id": "d-1",
+        "event": "push",
+        "action": None,
+        "repository": "example/lz",
+        "ref": "refs/heads/main",
+        "commit_claim": "1a2b3c4d" + "0" * 32,
+        "actor": "ada",
+        "touched": None,
+        "status": DeliveryStatus.DONE,
+        "reason": None,
+        "received_at": NOW,
+        "finished_at": NOW,
+        "resolved_sha": None,
+        "claim": None,
+        "missed": False,
+        "late": None,
+        "repair": None,
+    }
+    return DeliveryRecord(**(known | values))
+
+
+POLL = {"event": "head_poll", "actor": None}
+
+
+@pytest.mark.parametrize(
+    ("values", "word", "what", "notes"),
+    [
+        ({}, "Synced", "push of 1a2b3c4 by ada", []),
+        ({"touched": ("a",)}, "Synced", "push of 1a2b3c4 by ada, 1 path", []),
+        ({"status": DeliveryStatus.PENDING, "touched": ("a", "b")}, "Waiting", "push of 1a2b3c4 by ada, 2 paths", []),
+        (
+            {"status": DeliveryStatus.IGNORED, "reason": "deletes main", "commit_claim": None},
+            "Ignored",
+            "push by ada",
+            ["ignored: it deletes main"],
+        ),
+        (
+            POLL | {"missed": True},
+            "Missed",
+            "new head 1a2b3c4 of example/lz",
+            ["missed webhook, found by polling"],
+        ),
+        (
+            POLL | {"late": timedelta(seconds=90)},
+            "Synced",
+            "new head 1a2b3c4 of example/lz",
+            ["found by polling 1 min before its webhook came"],
+        ),
+        (
+            {"late": timedelta(seconds=90)},
+            "Synced",
+            "push of 1a2b3c4 by ada",
+            ["late: polling had found it 1 min before"],
+        ),
+        (
+            {"repair": Repair("delivered", "502", 1)},
+            "Synced",
+            "push of 1a2b3c4 by ada",
+            ["repaired: sent again, after GitHub could not deliver it: 502"],
+        ),
+        (
+            {"event": "terraform_change", "layer": LayerId.API, "claim": "absent"},
+            "Synced",
+            "terraform change of 1a2b3c4 by ada",
+            ["the synced head does not reach the commit that it claims"],
+        ),
+    ],
+)
+def test_a_delivery_is_told_with_what_is_out_of_the_ordinary(
+    values: dict[str, Any], word: str, what: str, notes: list[str]
+) -> None:
+    delivery = record(**values)
+    assert words.delivery_sign(delivery).word == word
+    assert words.delivered(delivery) == what
+    assert words.delivery_notes(delivery) == notes

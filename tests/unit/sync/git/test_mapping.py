@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lz_sync_dagster.config import GitSyncConfig, MappingRule
-from lz_sync_dagster.sync.git.mapping import Mapping, escapes, matches
+from lz_sync_dagster.sync.git.mapping import Mapping, escapes
+from lz_sync_dagster.sync.globs import matches
 
 DEFAULT = Mapping(GitSyncConfig().paths, GitSyncConfig().mapping)
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.store.inbox import Delivery, DeliveryStatus
 from lz_sync_dagster.sync.webhook.plan import REQUEST_WAITS, RunPlan
 from lz_sync_dagster.sync.webhook.plan import plan_runs as plan_runs_at
@@ -118,3 +119,17 @@ def test_a_tag_stays_short_for_a_flood() -> None:
 
     assert plan is not None
     assert "480 more" in plan.tags["lz_sync/deliveries"]
+
+
+def test_a_run_says_which_layer_it_is_of_and_who_asked() -> None:
+    sha = "a" * 40
+    found = Delivery(1, f"poll-{sha}", "head_poll", "example/lz", sha, None, DeliveryStatus.PENDING, NOW, NOW)
+    plan = plan_runs_at([found], running=False, cursor=None, now=NOW)
+    assert plan is not None
+    assert (plan.tags["lz_sync/layer"], plan.tags["lz_sync/triggered_by"]) == ("git", f"poll:{sha}")
+
+    key, pending = f"inventory-{sha}", DeliveryStatus.PENDING
+    change = Delivery(2, key, "terraform_change", "", sha, "ada", pending, NOW, NOW, layer=LayerId.API)
+    plan = plan_runs_at([change], running=False, cursor=None, now=NOW, layer=LayerId.API)
+    assert plan is not None
+    assert (plan.tags["lz_sync/layer"], plan.tags["lz_sync/triggered_by"]) == ("api", f"git:{sha}")

@@ -15,6 +15,7 @@ from lz_sync_dagster.config import WebhookConfig
 from lz_sync_dagster.sync.store import Store, inbox
 from lz_sync_dagster.sync.store.inbox import ASK_AGAIN_AFTER, DeliveryStatus
 from lz_sync_dagster.sync.store.schema import inbox as inbox_table
+from lz_sync_dagster.sync.webhook import receiver
 from lz_sync_dagster.sync.webhook.receiver import Answer, receive
 from tests.conftest import NOW
 
@@ -283,3 +284,85 @@ def test_odd_characters_and_lengths_in_a_payload_do_no_harm(store: Store) -> Non
     (row,) = kept(store)
     assert row.commit_claim is None
     assert row.actor == ("ab" + "c" * 500)[:200]
+
+
+# --- what a push touched ----------------------------------------------------------------------------------------------
+
+
+def commit(number: int = 0, **lists: Any) -> dict[str, Any]:
+    return {"id": f"{number:040x}", "added": [], "modified": [], "removed": []} | lists
+
+
+def whole(*commits: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A push whose payload names all that it touched."""
+    listed = [*commits[:-1], commits[-1] | {"id": COMMIT}] if commits else []
+    return push(forced=False, created=False, deleted=False, commits=listed, **changes)
+
+
+def filtered(*globs: str) -> WebhookConfig:
+    return WebhookConfig.model_validate({"triggers": {"git_sync": list(globs)}})
+
+
+def test_a_push_keeps_the_paths_of_all_its_commits(store: Store) -> None:
+    deliver(store, whole(commit(1, added=["docs/a.md"], removed=["b"]), commit(2, modified=["docs/a.md", "ü/c.tf"])))
+    (row,) = kept(store)
+    assert row.touched == ["b", "docs/a.md", "ü/c.tf"]
+
+
+@pytest.mark.parametrize(
+    ("touched", "status"),
+    [(["src/x.py"], "ignored"), (["src/x.py", "docs/a/b.md"], "accepted"), (["pmo.yaml"], "accepted")],
+)
+def test_a_push_that_touches_none_of_the_globs_is_ignored_and_names_the_setting(
+    sqlite_store: Store, touched: list[str], status: str
+) -> None:
+    answer = deliver(sqlite_store, whole(commit(removed=touched)), config=filtered("docs/**", "pmo.yaml"))
+    assert (answer.status_code, answer.body["status"]) == (202, status)
+    (row,) = kept(sqlite_store)
+    assert row.touched == sorted(touched)
+    if status == "ignored":
+        assert "sync_layers.webhook.triggers.git_sync" in answer.body["reason"]
+
+
+OTHER = commit(modified=["src/x.py"])
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        push(),
+        whole(),
+        whole(OTHER) | {"forced": True},
+        whole(OTHER) | {"created": True},
+        {key: value for key, value in whole(OTHER).items() if key != "forced"},
+        whole(OTHER, after="b" * 40),
+        whole(commit(), OTHER),
+        whole({"id": COMMIT, "added": ["src/x.py"]}),
+        whole(OTHER | {"added": [7]}),
+        whole(OTHER | {"added": ["x\u0000y"]}),
+        whole(OTHER | {"added": ["x" * (receiver.MAX_PATH + 1)]}),
+        push(forced=False, created=False, deleted=False, commits=["no commit"]),
+        whole(*[OTHER] * receiver.MAX_COMMITS),
+        whole(commit(added=["src/x.py"] * receiver.MAX_FILES)),
+        whole(commit(1, added=[f"a/{n}" for n in range(1500)]), commit(2, added=[f"b/{n}" for n in range(1500)])),
+    ],
+)
+def test_a_push_that_may_not_name_all_it_touched_counts_as_touching(store: Store, payload: dict[str, Any]) -> None:
+    answer = deliver(store, payload, config=filtered("docs/**"))
+    assert answer.body["status"] == "accepted"
+    assert [row.touched for row in kept(store)] == [None]
+
+
+def test_a_push_that_is_ignored_for_another_reason_keeps_no_paths(sqlite_store: Store) -> None:
+    deliver(sqlite_store, whole(OTHER, ref="refs/heads/feature"), config=filtered("src/**"))
+    assert [row.touched for row in kept(sqlite_store)] == [None]
+
+
+def test_other_events_count_as_touching(sqlite_store: Store) -> None:
+    for number, (event, payload) in enumerate([("repository_dispatch", dispatch()), ("pull_request", merged())]):
+        answer = deliver(sqlite_store, payload, event=event, delivery=f"d-{number}", config=filtered("docs/**"))
+        assert answer.body["status"] == "accepted"
+
+
+def test_merged_pull_requests_are_taken_by_default(sqlite_store: Store) -> None:
+    assert deliver(sqlite_store, merged(), event="pull_request", config=WebhookConfig()).status_code == 202
