@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pygit2
@@ -33,15 +35,14 @@ class Repo:
     """A bare repository that is written tree by tree, and what a store would keep of it."""
 
     folder: Path
-    time: int = 1_700_000_000
+    clock: Callable[[], int] = field(default_factory=lambda: count(1_700_000_000).__next__)
     kept: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.git = pygit2.init_repository(str(self.folder), bare=True)
 
     def commit(self, files: Mapping[str, bytes], *parents: str, time: int | None = None) -> str:
-        self.time += 1
-        signature = pygit2.Signature("A", "a@example.com", self.time if time is None else time, 0)
+        signature = pygit2.Signature("A", "a@example.com", self.clock() if time is None else time, 0)
         tree = self.tree({tuple(path.split("/")): data for path, data in files.items()})
         return str(self.git.create_commit(None, signature, signature, "message", tree, list(parents)))
 
@@ -179,6 +180,23 @@ def test_the_files_of_each_commit_are_those_of_git_log(steps: list[tuple[dict[st
             if sha in totals:
                 added, removed = (sum(int(count[column]) for count in counts) for column in (0, 1))
                 assert totals[sha][0] - totals[sha][1] == added - removed
+
+
+@settings(max_examples=EXAMPLES * 2)
+@given(commits, st.lists(st.integers(0, 8), max_size=3), st.randoms(use_true_random=False))
+def test_whatever_heads_were_read_before_the_commits_of_the_head_are_kept(
+    steps: list[tuple[dict[str, bytes], set[int]]], heads: list[int], random: Random
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        repo = Repo(Path(folder), clock=lambda: random.randrange(1_000_000))
+        made = build(repo, steps)
+        old: str | None = None
+        for number in [*heads, len(made) - 1]:
+            head = made[min(number, len(made) - 1)]
+            found = repo.read(head, old)
+            assert repo.kept.keys() == {str(commit.id) for commit in repo.git.walk(head)}
+            assert {file.sha for file in found.files} <= set(shas(found))
+            old = head
 
 
 PMO = [b"a: 1\n", b"a: true\nb: [x, y]\n", b"b: [x]\nc: {d: 2}\n", b"a: [\n", b"- list\n", b"", b"token: hunter2\n"]
