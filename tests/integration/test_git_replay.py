@@ -184,18 +184,19 @@ def run(replay: Replay, *, count: int | None = None, batch: int = 1) -> None:
         assert replay.seen == {"synced", *REASONS}, "the history has every kind of refusal"
 
 
-def test_a_history_of_everything(sqlite_store: Store, tmp_path: Path) -> None:
-    run(Replay(tmp_path, sqlite_store, seed=1, max_file_bytes=10_000, large=20_000))
-
-
-@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
-def test_several_commits_between_two_syncs(store: Store, tmp_path: Path) -> None:
-    run(Replay(tmp_path, store, seed=2, max_file_bytes=10_000, large=20_000), batch=5)
+#: ``make soak`` replays 300 steps, with the default limit and a file of 20 MB. Otherwise each kind happens once.
+COUNT = 300 if SOAK else None
+SIZES = {"max_file_bytes": 5 * 2**20, "large": 20_000_000} if SOAK else {"max_file_bytes": 10_000, "large": 20_000}
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not SOAK, reason="make soak")
-@pytest.mark.parametrize(("seed", "batch"), [(11, 1), (12, 5)])
-def test_three_hundred_commits(store: Store, tmp_path: Path, seed: int, batch: int) -> None:
-    limit = GitSyncConfig().max_file_bytes
-    run(Replay(tmp_path, store, seed=seed, max_file_bytes=limit, large=20_000_000), count=300, batch=batch)
+@pytest.mark.timeout(3600 if SOAK else 120)
+def test_a_history_of_everything(sqlite_store: Store, tmp_path: Path) -> None:
+    run(Replay(tmp_path, sqlite_store, seed=1, **SIZES), count=COUNT)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600 if SOAK else 120)
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+def test_several_commits_between_two_syncs(store: Store, tmp_path: Path) -> None:
+    run(Replay(tmp_path, store, seed=2, **SIZES), count=COUNT, batch=5)
