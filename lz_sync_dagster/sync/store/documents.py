@@ -56,13 +56,15 @@ class Hit:
     Attributes:
         snippet: its text around what was found, without markup; its beginning if nothing of the body was.
         rank: greater is better, among hits in the same place (title, headings, body) of one search of one store.
-        heading: the index of the heading above the snippet, or ``None`` if there is none above it.
+        headings: the texts of the document's headings.
+        heading: the index of the one above the snippet, or ``None`` if there is none above it.
     """
 
     path: str
     title: str
     snippet: tuple[Piece, ...]
     rank: float
+    headings: tuple[str, ...]
     heading: int | None
 
 
@@ -135,7 +137,9 @@ _FIND_SQLITE = sa.text(
         FROM documents_fts WHERE documents_fts MATCH :query
     ) AS found JOIN documents USING (id)
     ORDER BY found.id IN (SELECT rowid FROM documents_fts WHERE documents_fts MATCH '{title} : ' || :query) DESC,
-        found.id IN (SELECT rowid FROM documents_fts WHERE documents_fts MATCH '{title path headings} : ' || :query) DESC,
+        found.id IN (
+            SELECT rowid FROM documents_fts WHERE documents_fts MATCH '{title path headings} : ' || :query
+        ) DESC,
         found.rank DESC, documents.path LIMIT :limit OFFSET :offset
     """
 )
@@ -209,8 +213,9 @@ def _hit(row: sa.Row[Any], rank: float, asked: Sequence[Term]) -> Hit:
         line = bisect_right(starts, window[2])
         above = [number for number, item in enumerate(row.headings) if item["line"] <= line]
         heading = above[-1] if above else None
+    texts = tuple(str(item["text"]) for item in row.headings)
     start, end = (0, SNIPPET_LENGTH) if window is None else window[:2]
-    return Hit(row.path, row.title, pieces(_cut(text, start, end), asked), rank, heading)
+    return Hit(row.path, row.title, pieces(_cut(text, start, end), asked), rank, texts, heading)
 
 
 def pieces(text: str, asked: Collection[Term]) -> tuple[Piece, ...]:

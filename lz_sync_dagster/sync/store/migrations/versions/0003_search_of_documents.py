@@ -49,7 +49,7 @@ def upgrade() -> None:
 
 
 def _sqlite_values(row: str) -> str:
-    headings = f"SELECT group_concat(json_extract(value, '$.text'), ' ') FROM json_each({row}.headings)"
+    headings = f"SELECT group_concat(json_extract(value, '$.text'), ' ') FROM json_each({row}.headings)"  # noqa: S608
     return (
         f"{row}.id, {row}.title, {row}.path, substr(coalesce(({headings}), ''), 1, {_INDEXED_HEADINGS}), "
         f"substr({row}.body, 1, {_INDEXED})"
@@ -95,7 +95,7 @@ _POSTGRESQL = (
         END;
     END
     $$
-    """,
+    """,  # noqa: S608
     """
     ALTER TABLE documents ADD COLUMN documents_fts tsvector
     GENERATED ALWAYS AS (documents_fts_vector(title, path, headings, body)) STORED
