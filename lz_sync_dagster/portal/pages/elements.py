@@ -95,7 +95,8 @@ def navigation(here: str) -> None:
     """The links to all pages; ``here`` is the address of this one."""
     with (
         ui.element("nav").classes("lz-nav").props('aria-label="Pages"'),
-        ui.element("ul").classes("lz-wide"),
+        ui.element("div").classes("lz-wide"),
+        ui.element("ul"),
     ):
         for address, name in PAGES:
             with ui.element("li"):
@@ -120,23 +121,28 @@ def frame(portal: Portal, here: str) -> Iterator[Frame]:
             yield Frame(updated, banner)
 
 
-def section(title: str, classes: str = "") -> ui.element:
-    """A section with a heading."""
-    made = ui.element("section").classes(f"lz-section {classes}")
+def section(title: str, *, headed: bool = True) -> ui.element:
+    """A section, with its title as a heading unless its content has one."""
+    made = ui.element("section").classes("lz-section")
     made.props["aria-label"] = title
-    with made:
-        text("h2", title)
+    if headed:
+        with made:
+            text("h2", title)
     return made
 
 
 @contextmanager
 def table(label: str, columns: tuple[str, ...]) -> Iterator[None]:
-    """A table with a head; rows are made in the block. A narrow screen scrolls it sideways."""
+    """A table with a head; rows are made in the block. On a narrow screen each row becomes a list with the columns as
+    labels, so every cell carries its own."""
     box = ui.element("div").classes("lz-scroll").props('tabindex="0" role="region"')
     box.props["aria-label"] = label
     with box, ui.element("table").classes("lz-table"):
         with ui.element("thead"), ui.element("tr"):
             for column in columns:
                 text("th", column).props('scope="col"')
-        with ui.element("tbody"):
+        with ui.element("tbody") as body:
             yield
+        for row in body.default_slot.children:
+            for cell, column in zip(row.default_slot.children, columns, strict=True):
+                cell.props["data-label"] = column

@@ -198,7 +198,8 @@ class DocumentView:
         copies: list[SyncedFile],
         history: list[FileChange],
     ) -> None:
-        with section(document.title):
+        titled = any(heading.text == document.title for heading in rendered.headings)
+        with section(document.title, headed=not titled):
             with ui.element("p").classes("lz-line"):
                 link("Knowledge", KNOWLEDGE_PATH)
                 text("span", "/").props('aria-hidden="true"')

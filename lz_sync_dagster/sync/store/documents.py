@@ -246,6 +246,7 @@ def _pattern(asked: Sequence[Term]) -> re.Pattern[str]:
 
 #: Markup that a snippet is shown without: link targets, tags, table rules, and marks.
 _MARKUP = re.compile(
+    r"^[ \t]*(?:```|~~~).*$|"
     r"!?\[([^\[\]\n]{0,300})\]\([^()\n]{0,1000}\)|</?[a-zA-Z][^<>\n]{0,300}>|^[ \t]*(?:[#>]+|[-*+]|\d+\.)[ \t]|"
     r"\|?[ \t]{0,4}:?-{3,}:?[ \t]{0,4}(?=\||$)|[`*~|]+|^[ \t]*#{1,6}[ \t]*",
     re.MULTILINE,
@@ -283,6 +284,6 @@ def _cut(text: str, start: int, end: int) -> str:
     part = text[start:end]
     if end < len(text):
         part = re.sub(r"\s\S{0,40}$", "", part)
-    shown = " ".join(part.split())
+    shown = " · ".join(" ".join(block.split()) for block in re.split(r"\n\s*\n", part) if block.strip())
     ellipsis = "\N{HORIZONTAL ELLIPSIS}"
     return f"{ellipsis if start > 0 else ''}{shown}{ellipsis if end < len(text) else ''}"
