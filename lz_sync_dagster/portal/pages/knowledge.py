@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
+import anyio.to_thread
 import sqlalchemy as sa
 from fastapi import Request
 from nicegui import ui
 
 from lz_sync_dagster.portal import markdown
 from lz_sync_dagster.portal.context import Portal, portal_of
-from lz_sync_dagster.portal.markdown import KNOWLEDGE_PATH, Rendered, page_of
+from lz_sync_dagster.portal.markdown import KNOWLEDGE_PATH, Place, Rendered, page_of
 from lz_sync_dagster.portal.pages import elements, git_layer, words
 from lz_sync_dagster.portal.pages.elements import Chip, Frame, link, section, text
 from lz_sync_dagster.portal.pages.git_layer import GitLayer
@@ -52,8 +53,10 @@ async def _document(request: Request, path: str) -> None:
             if parts is None:
                 _no_document(path)
             else:
-                ui.page_title(f"{parts[0].title} · LZ Sync")
-                DocumentView(portal, layer, *parts)
+                document, place, copies, history = parts
+                rendered = await anyio.to_thread.run_sync(markdown.render, document.body, place)
+                ui.page_title(f"{document.title} · LZ Sync")
+                DocumentView(portal, layer, document, rendered, copies, history)
                 ui.run_javascript(_SCROLL)
 
 
@@ -163,7 +166,7 @@ def _listing(layer: GitLayer, entries: list[Entry]) -> None:
             text("p", f"and {len(layer.documents) - LISTED:,} more: search for them", "lz-dim")
 
 
-_Parts = tuple[Document, Rendered, list[SyncedFile], list[FileChange]]
+_Parts = tuple[Document, Place, list[SyncedFile], list[FileChange]]
 
 
 def _read_document(portal: Portal, path: str, connection: sa.Connection) -> _Parts | None:
@@ -172,7 +175,7 @@ def _read_document(portal: Portal, path: str, connection: sa.Connection) -> _Par
         return None
     return (
         found,
-        markdown.render(found.body, place_of(connection, portal, path)),
+        place_of(connection, portal, path),
         repository_views.copies(connection, path),
         repository_views.history(connection, path, limit=HISTORY),
     )

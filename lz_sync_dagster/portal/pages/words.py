@@ -110,10 +110,17 @@ def difference(change: ItemChange) -> str:
         changed = [name for name in parts if before.get(name) != after.get(name)]
         return "; ".join(f"{name}: {value(before.get(name))} → {value(after.get(name))}" for name in changed)
     if change.change == "added":
-        return value(after)
+        return _whole(after)
     if change.change == "removed":
-        return f"was {value(before)}"
+        return f"was {_whole(before)}"
     return f"{value(before)} → {value(after)}"
+
+
+def _whole(content: Any) -> str:
+    """An item, part by part; parts that it does not have are left out."""
+    if not isinstance(content, dict) or not content:
+        return value(content)
+    return "; ".join(f"{name}: {value(part)}" for name, part in content.items() if name != "line" and part is not None)
 
 
 def lines(change: FileChange) -> str:

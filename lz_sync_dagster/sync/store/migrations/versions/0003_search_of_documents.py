@@ -16,7 +16,7 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-#: The characters of a body that are indexed. The first try: a vector of PostgreSQL has at most 1 MiB.
+#: The characters of a body that are indexed; fewer if its words do not fit the 1 MiB that PostgreSQL allows.
 _INDEXED = 250_000
 _INDEXED_OF_A_DENSE_TEXT = 40_000
 _INDEXED_HEADINGS = 20_000
@@ -69,7 +69,7 @@ _SQLITE = (
     f"CREATE TRIGGER documents_fts_update AFTER UPDATE ON documents BEGIN {_REMOVE} {_ADD} END",
 )
 
-# A restore runs functions with an empty search path: every name is of pg_catalog.
+# A restore runs with an empty search path: one function names pg_catalog, the other keeps the path it was made with.
 _POSTGRESQL = (
     r"""
     CREATE FUNCTION documents_fts_words(value text) RETURNS tsvector LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
