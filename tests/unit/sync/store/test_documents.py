@@ -148,12 +148,22 @@ def test_the_index_survives_a_vacuum(sqlite_store: Store) -> None:
 
 
 def test_a_text_that_is_too_dense_for_a_vector_is_kept_and_found_by_its_beginning(store: Store) -> None:
-    letters = [chr(0x20000 + number) for number in range(40_000)]
-    words = zip(letters, letters[7:], letters[99:], strict=False)
-    dense = "beginning " + " ".join(map("".join, words))
+    def dense(first: int, count: int) -> str:
+        """Words of letters that take four bytes each: a vector of them is larger than the text."""
+        return " ".join(
+            "".join(chr(0x20000 + (first + word * 7 + at * at) % 40_000) for at in range(20)) for word in range(count)
+        )
+
     headings = [{"level": 1, "text": "Heading with words", "line": number} for number in range(50_000)]
     records = [
-        Document("dense.md", "Dense", [], dense + " " + dense[::-1], "b", "c"),
+        Document(
+            "dense.md",
+            "Dense",
+            [{"level": 1, "text": dense(20_000, 950), "line": 1}],
+            "beginning " + dense(0, 12_000),
+            "b",
+            "c",
+        ),
         Document("headings.md", "Headings", headings, "", "b", "c"),
     ]
     with store.write() as connection:
