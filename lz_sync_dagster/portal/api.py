@@ -5,18 +5,15 @@ Handlers are plain functions, so that the database is read in a worker thread.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
 from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.portal.answers import ERRORS, Answer, Cursor, Limit, layer_status, read_cursor, write_cursor
 from lz_sync_dagster.portal.context import InPortal
-from lz_sync_dagster.portal.problems import Problem
 from lz_sync_dagster.sync.compliance.verdict import Severity
 from lz_sync_dagster.sync.inventory.views import infrastructure_state
 from lz_sync_dagster.sync.models import (
@@ -36,42 +33,14 @@ OWN_RECORDS = "lz_sync"
 #: Paths that a delivery lists; ``touched_total`` has their number.
 TOUCHED_SHOWN = 50
 
-_EXAMPLE_COVERAGE = {
-    "status": "partial",
-    "complete": 41,
-    "partial": 1,
-    "stale": 0,
-    "unknown": 0,
-    "gaps": [
-        {
-            "scope": "folders/123456789012",
-            "asset_type": "compute.googleapis.com/Instance",
-            "content_type": "RESOURCE",
-            "status": "partial",
-            "reason": "permission_denied",
-            "detail": "the caller does not have permission",
-            "remedy": "grant roles/cloudasset.viewer on folders/123456789012",
-            "since": "2026-03-01T11:55:00Z",
-        }
-    ],
-}
 
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    as_of: datetime | None = Field(description="When the answer was true at its source; null if it never was known.")
-    source: str = Field(description="Where the answer comes from.")
-    coverage: Coverage = Field(description="How much of the answer's subject is known.", examples=[_EXAMPLE_COVERAGE])
-
-
-class SyncStatusAnswer(_Answer):
+class SyncStatusAnswer(Answer):
     """Health of the five layers, in their order."""
 
     layers: list[SyncStatus]
 
 
-class CoverageAnswer(_Answer):
+class CoverageAnswer(Answer):
     """The coverage ledger: counts, and every gap with its remedy."""
 
 
@@ -111,7 +80,7 @@ class SyncRun(BaseModel):
     errors: list[str]
 
 
-class SyncRunsAnswer(_Answer):
+class SyncRunsAnswer(Answer):
     """A page of syncs, the newest first."""
 
     items: list[SyncRun]
@@ -155,31 +124,21 @@ class Delivery(BaseModel):
     repair: DeliveryRepair | None
 
 
-class DeliveriesAnswer(_Answer):
+class DeliveriesAnswer(Answer):
     """A page of deliveries, the newest first."""
 
     items: list[Delivery]
     next_cursor: str | None = Field(description="`cursor` of the next page; null on the last one.")
 
 
-class ViolationsAnswer(_Answer):
+class ViolationsAnswer(Answer):
     """A page of open violations, the longest known first."""
 
     items: list[Violation]
     next_cursor: str | None = Field(description="`cursor` of the next page; null on the last one.")
 
 
-Limit = Annotated[int, Query(ge=1, le=1000, description="How many items a list or page may hold.")]
-Cursor = Annotated[
-    str | None, Query(max_length=64, description="`next_cursor` of the page before; without it, the first page.")
-]
-
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {"application/problem+json": {}}, "description": description}
-    for status, description in ((422, "A parameter is not valid."), (503, "The store cannot be read."))
-}
-
-router = APIRouter(prefix="/api/v1", responses=_ERRORS)
+router = APIRouter(prefix="/api/v1", responses=ERRORS)
 
 
 @router.get("/sync/status", summary="Health of the five layers", tags=["sync"])
@@ -212,13 +171,13 @@ def sync_runs(
     limit: Limit = 100,
 ) -> SyncRunsAnswer:
     """The record of every sync: who asked, how long it took, what it changed, how it ended."""
-    before = _read_cursor(cursor)
+    before = read_cursor(cursor)
     with portal.store.read() as connection:
         rows = layer_runs.recent(connection, limit=limit + 1, layer=layer, before=before)
     items = [_run(row) for row in rows[:limit]]
     return SyncRunsAnswer(
         items=items,
-        next_cursor=_write_cursor(items[-1].id) if len(rows) > limit else None,
+        next_cursor=write_cursor(items[-1].id) if len(rows) > limit else None,
         as_of=portal.clock(),
         source=OWN_RECORDS,
         coverage=Coverage(status=CoverageStatus.COMPLETE, complete=1),
@@ -248,10 +207,10 @@ def deliveries(portal: InPortal, cursor: Cursor = None, limit: Limit = 100) -> D
     `missed` and `late_seconds` say what is known now: a delivery that comes afterwards is late, not missed.
     """
     with portal.store.read() as connection:
-        rows = inbox.records(connection, limit=limit + 1, before=_read_cursor(cursor))
+        rows = inbox.records(connection, limit=limit + 1, before=read_cursor(cursor))
     return DeliveriesAnswer(
         items=[_delivery(row) for row in rows[:limit]],
-        next_cursor=_write_cursor(rows[limit - 1].id) if len(rows) > limit else None,
+        next_cursor=write_cursor(rows[limit - 1].id) if len(rows) > limit else None,
         as_of=portal.clock(),
         source=OWN_RECORDS,
         coverage=Coverage(status=CoverageStatus.COMPLETE, complete=1),
@@ -291,7 +250,7 @@ def coverage(portal: InPortal) -> CoverageAnswer:
     now = portal.clock()
     with portal.store.read() as connection:
         ledger = coverage_ledger.summary(connection, now=now, ttl=layer_runs.CACHE_TTL)
-        inventory = _inventory(connection, portal, now)
+        inventory = layer_status(connection, portal, LayerId.API, now)
     return CoverageAnswer(as_of=inventory.as_of, source=inventory.source, coverage=ledger)
 
 
@@ -303,42 +262,14 @@ def violations(
     limit: Limit = 100,
 ) -> ViolationsAnswer:
     """Controls that a resource does not meet now. What was not read or not decided is not here: see `coverage`."""
-    after = _read_cursor(cursor)
+    after = read_cursor(cursor)
     with portal.store.read() as connection:
         rows = findings.open_violations(connection, limit=limit + 1, after=after or 0, severities=severity or ())
-        inventory = _inventory(connection, portal, portal.clock())
+        inventory = layer_status(connection, portal, LayerId.API, portal.clock())
     return ViolationsAnswer(
         items=[violation for _, violation in rows[:limit]],
-        next_cursor=_write_cursor(rows[limit - 1][0]) if len(rows) > limit else None,
+        next_cursor=write_cursor(rows[limit - 1][0]) if len(rows) > limit else None,
         as_of=inventory.as_of,
         source=inventory.source,
         coverage=inventory.coverage,
-    )
-
-
-def _inventory(connection: Any, portal: InPortal, now: datetime) -> SyncStatus:
-    layers = layer_runs.statuses(connection, now=now, disabled=portal.settings.disabled_layers)
-    return next(status for status in layers if status.layer is LayerId.API)
-
-
-def _write_cursor(number: int) -> str:
-    return base64.urlsafe_b64encode(str(number).encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-        number = int(text)
-    except (binascii.Error, ValueError) as error:
-        raise _bad_cursor() from error
-    if not 0 <= number < 2**63:
-        raise _bad_cursor()
-    return number
-
-
-def _bad_cursor() -> RequestValidationError:
-    return RequestValidationError(
-        [{"loc": ("query", "cursor"), "msg": "is not a next_cursor of this list", "type": "cursor"}]
     )

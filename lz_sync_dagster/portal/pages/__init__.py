@@ -17,9 +17,10 @@ def mount(app: FastAPI) -> None:
     from nicegui import ui
 
     from lz_sync_dagster.portal import problems
-    from lz_sync_dagster.portal.pages import status
+    from lz_sync_dagster.portal.pages import governance, knowledge, status
 
-    status.register()
+    for page in (status, knowledge, governance):
+        page.register()
     problems.install(pages_app)
     ui.run_with(
         app,

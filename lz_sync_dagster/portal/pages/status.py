@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -20,8 +19,13 @@ from nicegui.elements.mixins.text_element import TextElement
 from lz_sync_dagster.layers import LAYERS, Layer
 from lz_sync_dagster.portal.board import EVENTS, Board, Figures
 from lz_sync_dagster.portal.context import Portal, portal_of
-from lz_sync_dagster.portal.pages import words
-from lz_sync_dagster.portal.pages.words import Sign
+from lz_sync_dagster.portal.pages import elements, words
+from lz_sync_dagster.portal.pages.elements import Chip
+from lz_sync_dagster.portal.pages.elements import hint as _hint
+from lz_sync_dagster.portal.pages.elements import instant as _instant
+from lz_sync_dagster.portal.pages.elements import put as _set
+from lz_sync_dagster.portal.pages.elements import show as _show
+from lz_sync_dagster.portal.pages.elements import text as _text
 from lz_sync_dagster.sync.inventory import views
 from lz_sync_dagster.sync.models import (
     Coverage,
@@ -40,8 +44,6 @@ REFRESH_SECONDS = 1.0
 READ_SECONDS = 5.0
 GAPS_SHOWN = 25
 ERRORS_SHOWN = 5
-_STYLE = (Path(__file__).parent / "lz_sync.css").read_text(encoding="utf-8")
-_INSTANT = "%Y-%m-%d %H:%M:%S UTC"
 
 log = structlog.get_logger(__name__)
 
@@ -56,47 +58,6 @@ async def _page(request: Request) -> None:
     page = StatusPage(portal_of(request))
     await page.refresh()
     ui.timer(REFRESH_SECONDS, page.refresh, immediate=False)
-
-
-def _text(tag: str, text: str = "", classes: str = "") -> TextElement:
-    return TextElement(tag=tag, text=text).classes(classes)
-
-
-def _set(element: TextElement, text: str) -> None:
-    if element.text != text:
-        element.text = text
-
-
-def _show(element: ui.element, visible: bool) -> None:
-    if element.visible != visible:
-        element.visible = visible
-
-
-def _instant(instant: datetime | None) -> str:
-    return "never" if instant is None else instant.strftime(_INSTANT)
-
-
-def _hint(element: ui.element, text: str) -> None:
-    if element.props.get("title") != text:
-        element.props["title"] = text
-        element.update()
-
-
-class Chip:
-    """A state as icon and word, so that it does not depend on colour."""
-
-    def __init__(self, sign: Sign) -> None:
-        self._sign = sign
-        with ui.element("span").classes(f"lz-chip lz-{sign.tone}") as self._root:
-            self._icon = ui.icon(sign.icon).props('aria-hidden="true"')
-            self._word = _text("span", sign.word)
-
-    def show(self, sign: Sign) -> None:
-        if sign != self._sign:
-            self._root.classes(remove=f"lz-{self._sign.tone}", add=f"lz-{sign.tone}")
-            self._icon.name = sign.icon
-            _set(self._word, sign.word)
-            self._sign = sign
 
 
 class LayerCard:
@@ -375,12 +336,13 @@ class StatusPage:
         self._portal = portal
         self._failing_since: datetime | None = None
         self._shown_at: datetime | None = None
-        ui.add_css(_STYLE)
+        ui.add_css(elements.STYLE)
         with ui.element("div").classes("lz-page"):
             with ui.element("header").classes("lz-header"), ui.element("div").classes("lz-wide"):
                 _text("h1", "LZ Sync")
                 _text("p", portal.settings.landing_zone.name or "landing zone", "lz-subtitle")
                 self._updated = _text("p", "reading …", "lz-updated")
+            elements.navigation(PATHS[-1])
             self._banner = _text("p", "", "lz-banner").props('role="alert"')
             self._banner.visible = False
             with ui.element("main").classes("lz-wide lz-main"):

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
+
 from lz_sync_dagster.layers import layer
 from lz_sync_dagster.sync.models import Coverage, CoverageStatus, EventType, FeedFrame, Status, SyncStatus
 from lz_sync_dagster.sync.store.inbox import HEAD_POLL, DeliveryRecord, DeliveryStatus
+from lz_sync_dagster.sync.store.repository_views import FileChange, ItemChange
+from lz_sync_dagster.sync.store.source_findings import FindingKind
 
 UNKNOWN = "unknown"
 
@@ -50,6 +54,105 @@ EVENT_SIGNS: dict[EventType, Sign] = {
     EventType.COST_SPIKE: Sign("Cost spike", "payments", "warn"),
     EventType.SYNC_STATUS: Sign("Sync", "sync", "busy"),
 }
+
+#: A commit's change of a file, or of an item in it.
+CHANGE_SIGNS: dict[str, Sign] = {
+    "added": Sign("Added", "add_circle", "good"),
+    "modified": Sign("Modified", "edit", "busy"),
+    "renamed": Sign("Renamed", "drive_file_move", "busy"),
+    "deleted": Sign("Deleted", "delete", "none"),
+    "removed": Sign("Removed", "delete", "none"),
+}
+OTHER_CHANGE = Sign("Changed", "edit", "none")
+NOT_ALLOWED = Sign("Not allowed", "error", "bad")
+
+FINDINGS: dict[FindingKind, str] = {
+    FindingKind.SECRET: "Withheld: a secret",
+    FindingKind.UNREADABLE: "Not read",
+    FindingKind.GOVERNANCE_YAML: "pmo.yaml not read",
+    FindingKind.GOVERNANCE_SCHEMA: "Value not allowed",
+    FindingKind.GATES: "Gates not read",
+    FindingKind.HCL_SYNTAX: "Terraform read in part",
+    FindingKind.DRIFT: "Copy was edited",
+    FindingKind.SIGNATURE: "Commit not verified",
+}
+_TONES = {
+    "critical": ("gpp_bad", "bad"),
+    "high": ("error", "bad"),
+    "medium": ("warning", "warn"),
+    "low": ("info", "none"),
+}
+
+
+def severity(word: str | None) -> Sign:
+    """A severity in its source's word."""
+    icon, tone = _TONES.get((word or "").strip().lower(), ("help", "none"))
+    return Sign((word or UNKNOWN).strip().capitalize(), icon, tone)
+
+
+def value(content: Any) -> str:
+    """A value of ``pmo.yaml`` as a person writes it."""
+    if content is None:
+        return "empty"
+    if isinstance(content, bool):
+        return "true" if content else "false"
+    if isinstance(content, str):
+        return content or "empty text"
+    if content in ([], {}):
+        return "empty list" if isinstance(content, list) else "empty mapping"
+    return orjson.dumps(content).decode() if isinstance(content, list | dict) else str(content)
+
+
+def difference(change: ItemChange) -> str:
+    """What a commit changed of an item; of one with several parts, those that differ."""
+    before, after = change.before, change.after
+    if isinstance(before, dict) and isinstance(after, dict):
+        parts = [name for name in (*before, *(key for key in after if key not in before)) if name != "line"]
+        changed = [name for name in parts if before.get(name) != after.get(name)]
+        return "; ".join(f"{name}: {value(before.get(name))} → {value(after.get(name))}" for name in changed)
+    if change.change == "added":
+        return _whole(after)
+    if change.change == "removed":
+        return f"was {_whole(before)}"
+    return f"{value(before)} → {value(after)}"
+
+
+def _whole(content: Any) -> str:
+    """An item, part by part; parts that it does not have are left out."""
+    if not isinstance(content, dict) or not content:
+        return value(content)
+    return "; ".join(f"{name}: {value(part)}" for name, part in content.items() if name != "line" and part is not None)
+
+
+def lines(change: FileChange) -> str:
+    """``+12 −3``, or ``binary``."""
+    if change.insertions is None or change.deletions is None:
+        return "lines not counted"
+    return f"+{change.insertions:,} −{change.deletions:,}"
+
+
+def git_notice(status: SyncStatus, now: datetime) -> str | None:
+    """What a page has to say first about data of the git layer; ``None`` if all is well."""
+    error = f": {status.errors[0]}" if status.errors else ""
+    if status.as_of is None:
+        return (
+            f"Nothing was read from the landing zone yet{error}."
+            if status.status is not Status.DISABLED
+            else ("Git sync is switched off, and nothing was ever read from the landing zone.")
+        )
+    shown = f"What is shown is the last good data, as of {status.as_of.strftime('%Y-%m-%d %H:%M')} UTC"
+    age = f"({ago(status.as_of, now)})"
+    match status.status:
+        case Status.FAILED:
+            return f"The last git sync failed{error}. {shown} {age}."
+        case Status.STALE:
+            return f"The data is stale{error}. {shown} {age}."
+        case Status.DISABLED:
+            return f"Git sync is switched off. {shown} {age}."
+        case Status.PARTIAL:
+            return f"The last git sync was partial{error}. Parts that could not be read are as they were before."
+        case _:
+            return None
 
 
 DELIVERY_SIGNS: dict[DeliveryStatus, Sign] = {

@@ -273,10 +273,12 @@ synced_files = sa.Table(
     sa.Column("commit_sha", sa.String(64), nullable=False),
 )
 
+#: Markdown files. The database keeps their full-text index (`sync.store.documents`) by itself: see migration 0003.
 documents = sa.Table(
     "documents",
     metadata,
-    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("id", AutoKey, primary_key=True, autoincrement=True),
+    sa.Column("path", sa.Text, nullable=False, unique=True),
     sa.Column("title", sa.Text, nullable=False),
     sa.Column("headings", Json, nullable=False),
     sa.Column("body", sa.Text, nullable=False),

@@ -11,6 +11,7 @@ from lz_sync_dagster.layers import LAYERS, LayerId
 from lz_sync_dagster.portal.pages import words
 from lz_sync_dagster.sync.models import Coverage, CoverageStatus, EventType, FeedFrame, Status, SyncStatus
 from lz_sync_dagster.sync.store.inbox import DeliveryRecord, DeliveryStatus, Repair
+from lz_sync_dagster.sync.store.repository_views import ItemChange
 from tests.conftest import NOW
 
 
@@ -205,3 +206,58 @@ def test_a_delivery_is_told_with_what_is_out_of_the_ordinary(
     assert words.delivery_sign(delivery).word == word
     assert words.delivered(delivery) == what
     assert words.delivery_notes(delivery) == notes
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({}, None),
+        ({"status": Status.IN_PROGRESS}, None),
+        (
+            {"status": Status.FAILED, "errors": ["repo: is gone; look"]},
+            "The last git sync failed: repo: is gone; look.",
+        ),
+        ({"status": Status.STALE}, "The data is stale."),
+        ({"status": Status.DISABLED}, "Git sync is switched off."),
+        ({"status": Status.PARTIAL}, "The last git sync was partial."),
+        ({"status": Status.UNKNOWN, "as_of": None}, "Nothing was read from the landing zone yet."),
+        ({"status": Status.FAILED, "as_of": None, "errors": ["x"]}, "Nothing was read from the landing zone yet: x."),
+        ({"status": Status.DISABLED, "as_of": None}, "Git sync is switched off, and nothing was ever read"),
+    ],
+)
+def test_a_page_says_first_what_is_wrong_with_the_git_layer(values: dict[str, Any], text: str | None) -> None:
+    notice = words.git_notice(status(**values), NOW + timedelta(hours=2))
+    assert notice is None if text is None else (notice or "").startswith(text)
+    if values.get("status") in (Status.FAILED, Status.STALE, Status.DISABLED) and "as_of" not in values:
+        assert "the last good data, as of 2026-03-01 12:00 UTC (2 h ago)" in (notice or "")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "empty"),
+        (0, "0"),
+        (False, "false"),
+        ("", "empty text"),
+        ([], "empty list"),
+        ({}, "empty mapping"),
+        ([1, "a"], '[1,"a"]'),
+        ("Tue", "Tue"),
+    ],
+)
+def test_a_value_is_shown_as_it_is_written(content: Any, text: str) -> None:
+    assert words.value(content) == text
+
+
+def test_a_change_says_what_differs() -> None:
+    def change(kind: str, before: Any, after: Any) -> str:
+        return words.difference(ItemChange(1, "gate", "G", "x", "s", NOW, kind, before, after, None))
+
+    assert change("modified", 0.9, 0.95) == "0.9 → 0.95"
+    assert change("added", None, 5) == "5"
+    assert change("removed", True, None) == "was true"
+    assert change("modified", {"line": 1, "status": "a", "title": "t"}, {"line": 2, "status": "b", "title": "t"}) == (
+        "status: a → b"
+    )
+    assert change("added", None, {"title": "T", "status": None}) == "title: T"
+    assert change("removed", {"title": "T"}, None) == "was title: T"

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 
+from lz_sync_dagster.sync.store.migrations import is_in_metadata
 from lz_sync_dagster.sync.store.schema import AutoKey, Json, UTCDateTime, metadata
 
 
@@ -26,6 +27,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     render_item=render_item,
+    include_object=is_in_metadata,
     render_as_batch=True,
     compare_type=True,
 )

@@ -1,0 +1,111 @@
+"""What the pages on the landing-zone repository share: reading in time, how old it is, from which commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+import anyio.to_thread
+import sqlalchemy as sa
+import structlog
+from nicegui import ui
+
+from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.portal.answers import layer_status
+from lz_sync_dagster.portal.context import Portal
+from lz_sync_dagster.portal.markdown import blob_of, commit_of, page_of
+from lz_sync_dagster.portal.pages import elements, words
+from lz_sync_dagster.portal.pages.elements import Chip, Frame, instant, link, text
+from lz_sync_dagster.sync.models import SyncStatus
+from lz_sync_dagster.sync.store import documents, repository_views
+
+#: How long the store may take to answer before the page says that it does not.
+READ_SECONDS = 5.0
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GitLayer:
+    """The state of the git layer when a page was read. ``head``: the commit that the tables show, if it is known."""
+
+    now: datetime
+    status: SyncStatus
+    head: str | None
+    documents: frozenset[str]
+
+
+async def read(portal: Portal, frame: Frame, what: Callable[[sa.Connection], T]) -> tuple[GitLayer, T] | None:
+    """Read the store in a worker thread, and say in the frame how old the data is. ``None``: it cannot be read, and the
+    banner says so."""
+
+    def from_store() -> tuple[GitLayer, T]:
+        now = portal.clock()
+        with portal.store.read() as connection:
+            layer = GitLayer(
+                now,
+                layer_status(connection, portal, LayerId.GIT, now),
+                repository_views.head(connection),
+                documents.paths(connection),
+            )
+            return layer, what(connection)
+
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            layer, found = await anyio.to_thread.run_sync(from_store, abandon_on_cancel=True)
+    except Exception as error:
+        log.warning("page_not_read", error=repr(error))
+        elements.put(frame.updated, "not read")
+        frame.warn("The store cannot be read. Check that the database runs, and load the page again.")
+        return None
+    elements.put(frame.updated, f"Read {layer.now.strftime('%H:%M:%S')} UTC")
+    frame.warn(words.git_notice(layer.status, layer.now))
+    return layer, found
+
+
+def provenance(portal: Portal, layer: GitLayer) -> None:
+    """One line: the layer's state, how old the data is, and from which commit."""
+    with ui.element("div").classes("lz-line lz-provenance"):
+        with ui.element("span").classes("lz-line"):
+            text("span", "Git sync")
+            Chip(words.STATUS_SIGNS[layer.status.status])
+        age = words.UNKNOWN if layer.status.as_of is None else words.ago(layer.status.as_of, layer.now)
+        elements.hint(text("span", f"as of {age}"), instant(layer.status.as_of))
+        with ui.element("span"):
+            text("span", "commit ")
+            commit(portal, layer.head)
+        text("span", f"coverage {words.COVERAGE_SIGNS[layer.status.coverage.status].word.lower()}")
+
+
+def commit(portal: Portal, sha: str | None) -> None:
+    """A commit's short id, as a link if the landing zone has a web page."""
+    if sha is None:
+        text("span", words.UNKNOWN)
+        return
+    page = portal.settings.landing_zone.page
+    shown = link(sha[:10], commit_of(page, sha), "lz-sha", external=True) if page else text("span", sha[:10], "lz-sha")
+    elements.hint(shown, sha)
+
+
+def source(portal: Portal, layer: GitLayer, path: str, line: int | None = None) -> None:
+    """A file of the landing zone: a link to its page here, else to the repository's web page, else its name."""
+    name = f"{path}:{line}" if line else path
+    home = portal.settings.landing_zone
+    if path in layer.documents:
+        link(name, page_of(path), "lz-path")
+    elif home.page:
+        link(name, blob_of(home.page, home.branch, path, line), "lz-path", external=True)
+    else:
+        text("span", name, "lz-path")
+
+
+def when(moment: datetime | None, now: datetime) -> None:
+    """A moment as an age."""
+    element = text("time" if moment else "span", words.ago(moment, now, never=words.UNKNOWN), "lz-dim")
+    if moment is not None:
+        element.props["datetime"] = moment.isoformat()
+        elements.hint(element, instant(moment))

@@ -1,0 +1,203 @@
+"""The Governance page: pmo.yaml, the enforcement gates, what is wrong with the sources, and what is not synced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from fastapi import Request
+from nicegui import ui
+
+from lz_sync_dagster.portal.context import Portal, portal_of
+from lz_sync_dagster.portal.markdown import GOVERNANCE_PAGE
+from lz_sync_dagster.portal.pages import elements, git_layer, words
+from lz_sync_dagster.portal.pages.elements import Chip, section, table, text
+from lz_sync_dagster.portal.pages.git_layer import GitLayer
+from lz_sync_dagster.sync.store import repository_views, source_findings
+from lz_sync_dagster.sync.store.repository import Gate, SyncedFile
+from lz_sync_dagster.sync.store.repository_views import GovernanceEntry, ItemChange
+from lz_sync_dagster.sync.store.source_findings import FindingKind, OpenFinding
+
+CHANGES = 30
+#: Rows of a table before the rest is left to the API.
+ROWS = 500
+
+_OF_GOVERNANCE = (FindingKind.GOVERNANCE_SCHEMA, FindingKind.GOVERNANCE_YAML)
+
+
+def register() -> None:
+    """Register the page at its path."""
+    ui.page(GOVERNANCE_PAGE, title="LZ Sync · Governance", response_timeout=15.0)(_page)
+
+
+@dataclass(frozen=True, slots=True)
+class Governance:
+    """What the page shows."""
+
+    entries: list[GovernanceEntry]
+    gates: list[Gate]
+    findings: list[OpenFinding]
+    not_synced: list[SyncedFile]
+    changes: list[ItemChange]
+
+
+def _read(connection: sa.Connection) -> Governance:
+    return Governance(
+        repository_views.governance_entries(connection),
+        repository_views.gates(connection),
+        source_findings.open_findings(connection),
+        repository_views.not_synced(connection),
+        repository_views.item_history(connection, ("governance", "gate"), limit=CHANGES),
+    )
+
+
+async def _page(request: Request) -> None:
+    portal = portal_of(request)
+    with elements.frame(portal, GOVERNANCE_PAGE) as frame:
+        box = ui.element("div").classes("lz-stack")
+    found = await git_layer.read(portal, frame, _read)
+    if found is not None:
+        with box:
+            GovernanceView(portal, *found)
+            ui.run_javascript("document.getElementById(location.hash.slice(1))?.scrollIntoView()")
+
+
+class GovernanceView:
+    """The whole page, of one reading."""
+
+    def __init__(self, portal: Portal, layer: GitLayer, data: Governance) -> None:
+        self._portal = portal
+        self._layer = layer
+        with section("Governance"):
+            git_layer.provenance(portal, layer)
+        issues = [item for item in data.findings if item.finding.kind in _OF_GOVERNANCE]
+        self._values(data.entries, issues)
+        self._gates(data.gates, [item for item in data.findings if item.finding.kind is FindingKind.GATES])
+        self._sources([item for item in data.findings if item not in issues], data.not_synced)
+        self._changes(data.changes)
+
+    @property
+    def _known(self) -> bool:
+        return self._layer.status.as_of is not None
+
+    def _nothing(self, known: str) -> None:
+        text("p", known if self._known else "Not known yet: nothing was synced.", "lz-empty")
+
+    def _values(self, entries: list[GovernanceEntry], issues: list[OpenFinding]) -> None:
+        with section("pmo.yaml"):
+            if issues:
+                with ui.element("ul").classes("lz-errors").props('aria-label="Issues of pmo.yaml"'):
+                    for issue in issues:
+                        with ui.element("li"):
+                            git_layer.source(self._portal, self._layer, issue.finding.path, issue.finding.line)
+                            text("span", f": {issue.finding.message}")
+            if not entries:
+                self._nothing("The landing zone has no pmo.yaml, or it is empty.")
+                return
+            wrong = {issue.finding.subject for issue in issues}
+            groups: dict[str, list[GovernanceEntry]] = {}
+            for entry in entries[:ROWS]:
+                groups.setdefault(entry.value.key.split(".")[0], []).append(entry)
+            for name, group in groups.items():
+                with ui.element("details").classes("lz-group").props("open"):
+                    with ui.element("summary"):
+                        text("span", name, "lz-strong")
+                        text("span", f" {len(group)} value{'' if len(group) == 1 else 's'}", "lz-dim")
+                    with table(f"Values of {name}", ("Key", "Value", "Last change")):
+                        for entry in group:
+                            self._value(name, entry, entry.value.key in wrong)
+            if len(entries) > ROWS:
+                text("p", f"and {len(entries) - ROWS:,} more: see /api/v1/governance", "lz-dim")
+
+    def _value(self, group: str, entry: GovernanceEntry, wrong: bool) -> None:
+        with ui.element("tr"):
+            with ui.element("th").props('scope="row"'):
+                elements.hint(text("span", entry.value.key.removeprefix(f"{group}."), "lz-path"), entry.value.key)
+                if wrong:
+                    Chip(words.NOT_ALLOWED)
+            text("td", words.value(entry.value.value), "lz-path")
+            with ui.element("td").classes("lz-nowrap"):
+                git_layer.when(entry.changed_at, self._layer.now)
+                git_layer.commit(self._portal, entry.value.commit_sha)
+
+    def _gates(self, gates: list[Gate], issues: list[OpenFinding]) -> None:
+        with section("Enforcement gates"):
+            if issues:
+                with ui.element("ul").classes("lz-errors").props('aria-label="Issues of the gates"'):
+                    for issue in issues:
+                        text("li", f"{issue.finding.path}: {issue.finding.message}")
+            if not gates:
+                self._nothing("The landing zone has no gate.")
+                return
+            columns = ("Gate", "Phase", "Severity", "Blocks", "Validation", "Status")
+            with table("Enforcement gates", columns):
+                for gate in gates[:ROWS]:
+                    with ui.element("tr").props(f'data-gate="{_attribute(gate.gate_id)}"'):
+                        with ui.element("th").props('scope="row"'):
+                            text("span", gate.gate_id, "lz-strong")
+                            text("div", gate.title)
+                            with ui.element("div").classes("lz-dim"):
+                                git_layer.source(self._portal, self._layer, gate.path, gate.line)
+                        text("td", gate.phase or words.UNKNOWN)
+                        with ui.element("td"):
+                            Chip(words.severity(gate.severity))
+                        for cell in (gate.blocks, gate.validation, gate.status):
+                            text("td", cell or words.UNKNOWN)
+            if len(gates) > ROWS:
+                text("p", f"and {len(gates) - ROWS:,} more: see /api/v1/gates", "lz-dim")
+
+    def _sources(self, findings: list[OpenFinding], not_synced: list[SyncedFile]) -> None:
+        with section("Sources"):
+            text("h3", "Findings")
+            if not findings:
+                self._nothing("Nothing is wrong with the files that were read.")
+            else:
+                with table("Findings", ("Kind", "Severity", "Where", "What to do", "Open since")):
+                    for item in findings[:ROWS]:
+                        with ui.element("tr"):
+                            text("td", words.FINDINGS[item.finding.kind])
+                            with ui.element("td"):
+                                Chip(words.severity(item.finding.severity))
+                            with ui.element("td"):
+                                git_layer.source(self._portal, self._layer, item.finding.path, item.finding.line)
+                                if item.finding.subject:
+                                    text("div", item.finding.subject, "lz-dim lz-path")
+                            text("td", item.finding.message)
+                            with ui.element("td").classes("lz-nowrap"):
+                                git_layer.when(item.opened_at, self._layer.now)
+                if len(findings) > ROWS:
+                    text("p", f"and {len(findings) - ROWS:,} more: see /api/v1/source-findings", "lz-dim")
+            text("h3", "Not synced", "lz-below").props('id="not-synced"')
+            if not not_synced:
+                self._nothing("Every selected file is copied.")
+                return
+            with table("Files that are not synced", ("File", "Why", "Would be at")):
+                for file in not_synced[:ROWS]:
+                    with ui.element("tr"):
+                        with ui.element("th").props('scope="row"'):
+                            text("span", file.path, "lz-path")
+                        text("td", file.reason or words.UNKNOWN)
+                        text("td", file.destination, "lz-path")
+            if len(not_synced) > ROWS:
+                text("p", f"and {len(not_synced) - ROWS:,} more", "lz-dim")
+
+    def _changes(self, changes: list[ItemChange]) -> None:
+        with section("Recent changes"):
+            if not changes:
+                text("p", "No change of a value or a gate is known.", "lz-empty")
+                return
+            with ui.element("ol").classes("lz-history"):
+                for change in changes:
+                    with ui.element("li"):
+                        Chip(words.CHANGE_SIGNS.get(change.change, words.OTHER_CHANGE))
+                        with ui.element("div").classes("lz-what"):
+                            text("p", change.key, "lz-strong")
+                            text("p", words.difference(change))
+                            with ui.element("p").classes("lz-dim"):
+                                git_layer.commit(self._portal, change.sha)
+                                text("span", f" by {change.author or words.UNKNOWN} · {change.path}")
+                        git_layer.when(change.committed_at, self._layer.now)
+
+
+def _attribute(value: str) -> str:
+    return "".join(letter for letter in value if letter.isalnum() or letter in "-_ .")
