@@ -67,7 +67,7 @@ class Contents:
 
 def is_of_the_sync(path: bytes) -> bool:
     """Whether a file of the portal repository is the sync's book-keeping."""
-    return path == b".lz-sync-manifest.json" or path.startswith(b".lz-sync/")
+    return path.startswith(b".lz-sync/")
 
 
 @dataclass

@@ -33,7 +33,7 @@ from lz_sync_dagster.portal.server import bind, server_for
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.git.mirror import Mirror
 from lz_sync_dagster.sync.github.api import Api, GithubError
-from lz_sync_dagster.sync.github.credentials import git_credential, open_api, open_app_api
+from lz_sync_dagster.sync.github.credentials import GitCredential, git_credential, open_api, open_app_api
 from lz_sync_dagster.sync.github.deliveries import Hook, repository_id
 from lz_sync_dagster.sync.github.pull_requests import (
     close_pull_request,
@@ -219,7 +219,10 @@ def test_clocks_that_differ_are_named(world: World) -> None:
 
 
 def mirror(world: World, tmp_path: Path, token: SecretStr | None) -> Mirror:
-    return Mirror(tmp_path / "mirror", world.settings().portal_repository, key="portal_repository", token=token)
+    credential = GitCredential(lambda: token)
+    return Mirror(
+        tmp_path / "mirror", world.settings().portal_repository, key="portal_repository", credential=credential
+    )
 
 
 def commit_on(repo: Path, branch: str, path: str, content: bytes) -> str:

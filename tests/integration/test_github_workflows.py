@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lz_sync_dagster.sync.git.plan import MANIFEST_PATH
+from lz_sync_dagster.sync.git.manifest import HEADER_PATH
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "github"
 FALLBACK, NOTIFY = FOLDER / "portal-sync-from-lz.yml", FOLDER / "lz-notify-portal.yml"
@@ -189,7 +189,7 @@ def test_the_fallback_follows_no_link_and_deletes_nothing_that_its_list_was_made
 @pytest.mark.parametrize(
     ("zone_files", "portal_files", "changes", "said"),
     [
-        (FIRST, {MANIFEST_PATH: b"{}"}, {}, "remove this workflow"),
+        (FIRST, {HEADER_PATH: b"{}"}, {}, "remove this workflow"),
         ({"README.md": b"nothing to sync"}, {}, {}, "nothing is deleted"),
         (FIRST, {}, {"LANDING_ZONE_BRANCH": "gone"}, "LANDING_ZONE_BRANCH"),
         (FIRST, {}, {"GITHUB_REF_TYPE": "tag"}, "on a branch"),

@@ -54,7 +54,7 @@ def synced(store: Store, clock: SteppedClock, head: str) -> None:
                     source_commit=head,
                     portal_commit=C,
                     fingerprint="x",
-                    files=1,
+                    tree="t",
                     proven_at=clock(),
                 )
             )
