@@ -110,6 +110,9 @@ def _opened(config: Path | None) -> Iterator[tuple[Settings, Store]]:
 def sync(
     target: Annotated[SyncTarget, typer.Argument(help="The layer to sync, or all of them.")],
     config: ConfigOption = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Look at everything anew, not only at what moved since the last sync.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Sync one layer, or all, in the foreground. Exits with 1 unless each ends in success."""
@@ -128,6 +131,7 @@ def sync(
                 clock=utcnow,
                 sleep=time.sleep,
                 progress=progress,
+                full=full,
             )
         if as_json:
             _print_json(foreground.report(settings, store, results, now=utcnow()))

@@ -18,7 +18,7 @@ from lz_sync_dagster.sync.inventory.views import infrastructure_state
 from lz_sync_dagster.sync.models import Status, SyncStatus
 from lz_sync_dagster.sync.progress import Progress
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun, NextSync, never, run_to_end
-from lz_sync_dagster.sync.store import Store, layer_runs
+from lz_sync_dagster.sync.store import Store, layer_runs, repository
 from lz_sync_dagster.sync.timing import Clock
 from lz_sync_dagster.sync.work import WORK
 
@@ -47,12 +47,14 @@ def sync_layers(
     clock: Clock,
     sleep: Callable[[float], None],
     progress: Callable[[LayerId], Progress],
+    full: bool = False,
 ) -> list[ForegroundResult]:
     """Sync the layers that are enabled, in `ORDER`. A layer that fails does not stop the others.
 
     Args:
         layers: which ones; those that the configuration disables are reported as ``disabled`` and not run.
         progress: makes the `Progress` of a layer.
+        full: look at everything anew. Only the git layer looks at what moved alone otherwise.
 
     Returns:
         One result per layer, in the order of the layers. Failures are in ``status``; they are not raised.
@@ -60,6 +62,9 @@ def sync_layers(
     seconds: dict[LayerId, float] = {}
     details: dict[LayerId, dict[str, Any]] = {}
     errors: dict[LayerId, SyncError] = {}
+    if full and LayerId.GIT in layers:
+        with store.write() as connection:
+            repository.doubt_git_state(connection)
     for layer in ORDER:
         if layer not in layers or layer in settings.disabled_layers:
             continue

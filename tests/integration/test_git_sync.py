@@ -26,6 +26,7 @@ from lz_sync_dagster.config import GitSyncConfig, RepositoryConfig, Settings, Sy
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.git import documents
+from lz_sync_dagster.sync.git.audit import audit_portal
 from lz_sync_dagster.sync.git.manifest import is_manifest
 from lz_sync_dagster.sync.git.mapping import Mapping
 from lz_sync_dagster.sync.git.mirror import Mirror
@@ -36,7 +37,7 @@ from lz_sync_dagster.sync.github.credentials import GitCredential
 from lz_sync_dagster.sync.models import Status
 from lz_sync_dagster.sync.progress import Progress, silent
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
-from lz_sync_dagster.sync.store import Store, inbox, schema
+from lz_sync_dagster.sync.store import Store, inbox, repository, schema, source_findings
 from lz_sync_dagster.sync.store.inbox import NewDelivery
 from lz_sync_dagster.sync.store.repository import Document
 from tests.conftest import NOW, SteppedClock
@@ -776,3 +777,113 @@ def test_a_token_is_not_sent_in_clear_text_over_a_network(tmp_path: Path, url: s
             mirror.environment()
     else:
         assert mirror.environment()["GIT_TERMINAL_PROMPT"] == "0"
+
+
+def test_the_audit_finds_the_tree_the_manifest_and_the_store_at_odds(local: World) -> None:
+    settings = local.settings()
+    assert audit_portal(settings, local.store).files is None
+    local.sync()
+    audit = audit_portal(settings, local.store)
+    assert (audit.files, audit.problems) == (len(expected(local.landing_zone)), [])
+
+    files = schema.synced_files
+    with local.store.write() as connection:
+        connection.execute(files.delete().where(files.c.path == "docs/cost.md"))
+        connection.execute(files.update().where(files.c.path == "RUNBOOKS.md").values(blob="f" * 40))
+        row = connection.execute(sa.select(files).where(files.c.path == "pmo.yaml")).one()
+        connection.execute(files.insert().values(**{**row._asdict(), "destination": "elsewhere"}))
+    assert {problem.partition(":")[0] for problem in audit_portal(settings, local.store).problems} == {
+        "docs/lz-reference/cost.md",
+        "docs/lz-reference/RUNBOOKS.md",
+        "elsewhere",
+    }
+    with local.store.write() as connection:
+        repository.doubt_git_state(connection)
+    local.sync()
+    assert audit_portal(settings, local.store).problems == []
+
+    shutil.rmtree(local.folder / "data" / "git")
+    audit = audit_portal(settings, local.store)
+    assert audit.files is None
+    assert "is not on this machine" in audit.problems[0]
+
+
+def test_a_change_of_terraform_asks_for_an_inventory_sync_and_one_of_documents_does_not(world: World) -> None:
+    def asked() -> list[str | None]:
+        with world.store.read() as connection:
+            return [delivery.commit_claim for delivery in inbox.pending(connection, LayerId.API)]
+
+    world.sync()
+    world.change("docs/cost.md", b"# Other\n")
+    world.sync()
+    assert asked() == [], "the first sync and a document ask for nothing"
+    sha = world.change("terraform/05-workloads/new.tf", b'variable "x" {}\n')
+    world.sync()
+    world.sync()
+    assert asked() == [sha]
+
+
+def test_what_a_delivery_claims_is_compared_with_the_history(world: World) -> None:
+    reached = str(head(world.landing_zone).parent_ids[0])
+    with world.store.write() as connection:
+        for name, claim in (("reached", reached), ("absent", "b" * 40), ("none", None)):
+            new = NewDelivery(name, name, "repository_dispatch", "example/gcp-landing-zone", commit_claim=claim)
+            inbox.insert(connection, new, now=NOW)
+    world.sync()
+    rows = {row.delivery_id: (row.status, row.claim, row.resolved_sha) for row in world.rows(schema.inbox)}
+    newest = str(head(world.landing_zone).id)
+    assert rows == {
+        "reached": ("done", "reached", newest),
+        "absent": ("done", "absent", newest),
+        "none": ("done", None, newest),
+    }
+
+
+def test_history_is_kept_by_commit_and_a_rewrite_is_recorded(world: World) -> None:
+    world.sync()
+    sha = world.change("pmo.yaml", b"programme:\n  name: Renamed\n")
+    world.sync()
+    items = [row for row in world.rows(schema.item_changes) if row.sha == sha and row.key == "programme.name"]
+    assert [(row.change, row.before, row.after) for row in items] == [("modified", "Cloud foundation", "Renamed")]
+    assert [row.change for row in world.rows(schema.commit_files) if row.sha == sha] == ["modified"]
+
+    zone = pygit2.Repository(str(world.landing_zone))
+    zone.references["refs/heads/main"].set_target(str(zone.revparse_single("main~2").id))
+    other = world.change("docs/cost.md", b"# Another history\n")
+    outcome = world.sync()
+    assert outcome.details["commits"]["rewritten"] is True
+    moves = [(row.kind, row.old_sha, row.new_sha) for row in world.rows(schema.head_moves)]
+    assert [kind for kind, _, _ in moves] == ["first", "forward", "rewritten"]
+    assert moves[-1][1:] == (sha, other)
+    assert not [row for row in world.rows(schema.item_changes) if row.sha == sha], "what is no history any more"
+
+
+def test_what_is_wrong_in_the_sources_is_a_finding_until_it_is_mended(world: World) -> None:
+    def findings() -> dict[str, tuple[str, int | None]]:
+        with world.store.read() as connection:
+            found = source_findings.open_findings(connection)
+        return {item.finding.kind.value: (item.finding.path, item.finding.line) for item in found}
+
+    world.sync()
+    assert findings() == {}
+    broken = {
+        "pmo.yaml": b"programme:\n  name: 7\ncompliance:\n  target_score: high\n",
+        "terraform/05-workloads/broken.tf": b'variable "x" {}\n\nresource "a" "b" {\n  name = = 1\n}\n',
+        "docs/secret.md": b"# Secret\n\n" + PRIVATE_KEY,
+    }
+    commit_changes(world.landing_zone, broken, message="Break things", at=NOW)
+    outcome = world.sync()
+    assert findings() == {
+        "governance_schema": ("pmo.yaml", findings()["governance_schema"][1]),
+        "hcl_syntax": ("terraform/05-workloads/broken.tf", 4),
+        "secret": ("docs/secret.md", None),
+    }
+    assert outcome.status is Status.PARTIAL, "for the secret"
+    world.change("docs/cost.md", b"# Something else\n")
+    world.sync()
+    assert set(findings()) == {"governance_schema", "hcl_syntax", "secret"}, "they stay while nobody mends them"
+
+    mended = {"pmo.yaml": b"programme:\n  name: Seven\n", "terraform/05-workloads/broken.tf": None}
+    commit_changes(world.landing_zone, mended | {"docs/secret.md": None}, message="Mend", at=NOW)
+    assert world.sync().status is Status.SUCCESS
+    assert findings() == {}

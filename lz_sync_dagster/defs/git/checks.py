@@ -3,8 +3,10 @@
 import dagster as dg
 import sqlalchemy as sa
 
+from lz_sync_dagster.config import Settings
 from lz_sync_dagster.defs.layer_checks import error, sync_check, warning
 from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.store import Store
 from lz_sync_dagster.sync.store.schema import enforcement_gates, synced_files, terraform_blocks
 
@@ -29,6 +31,26 @@ def files_are_accounted_for(store: dg.ResourceParam[Store]) -> dg.AssetCheckResu
     if left:
         return warning(left, files=len(rows), not_synced=len(left))
     return dg.AssetCheckResult(passed=True, metadata={"files": len(rows), "not_synced": 0})
+
+
+@dg.asset_check(
+    asset=["git", "portal_commits"],
+    description="The pushed tree, its manifest and the store agree on every file.",
+)
+def manifest_matches_the_tree(
+    settings: dg.ResourceParam[Settings], store: dg.ResourceParam[Store]
+) -> dg.AssetCheckResult:
+    from lz_sync_dagster.sync.git.audit import audit_portal  # loads git: only a run needs it
+
+    try:
+        audit = audit_portal(settings, store)
+    except SyncError as failure:
+        return error([str(failure)])
+    if audit.files is None:
+        return warning(audit.problems)
+    if audit.problems:
+        return error(audit.problems, files=audit.files)
+    return dg.AssetCheckResult(passed=True, metadata={"files": audit.files})
 
 
 @dg.asset_check(asset=["git", "enforcement_gates"], description="`ENFORCEMENT_GATES.md` yields gates.")

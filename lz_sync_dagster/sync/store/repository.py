@@ -212,6 +212,11 @@ def set_git_state(connection: sa.Connection, state: GitState) -> None:
     connection.execute(git_states.insert().values(name="git", **dataclasses.asdict(state)))
 
 
+def doubt_git_state(connection: sa.Connection) -> None:
+    """Let the next sync look at everything: what was proved does not hold for any settings."""
+    connection.execute(git_states.update().values(fingerprint=""))
+
+
 def files(connection: sa.Connection) -> dict[tuple[str, str], SyncedFile]:
     """Every selected file of the last sync, by path and destination."""
     return _files(connection, sa.true())
