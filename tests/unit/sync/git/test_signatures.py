@@ -15,7 +15,11 @@ from lz_sync_dagster.config import SignatureConfig
 from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.git.signatures import Signature, SignatureStatus, check_head, verify
 
-pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
+
+@pytest.fixture(scope="module", autouse=True)
+def programs() -> None:
+    for name, package in (("ssh-keygen", "openssh-client"), ("gpg", "gnupg")):
+        assert shutil.which(name), f"these tests need {name}: apt-get install {package}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,6 @@ def test_what_cannot_be_checked_is_an_error_and_never_unsigned(
     assert verify(signed.git_dir, [signed.commits["unsigned"]], signed.config())
 
 
-@pytest.mark.skipif(shutil.which("gpg") is None, reason="needs gpg")
 def test_a_gpg_signature_is_checked_against_the_keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keyring = tmp_path / "k"
     keyring.mkdir(mode=0o700)
