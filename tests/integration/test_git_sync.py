@@ -887,3 +887,13 @@ def test_what_is_wrong_in_the_sources_is_a_finding_until_it_is_mended(world: Wor
     commit_changes(world.landing_zone, mended | {"docs/secret.md": None}, message="Mend", at=NOW)
     assert world.sync().status is Status.SUCCESS
     assert findings() == {}
+
+
+def test_the_figures_say_how_far_the_landing_zone_moved_and_where_to_look(local: World) -> None:
+    zone = RepositoryConfig(url=str(local.landing_zone), page="https://git.example.com/lz/")
+    before = str(head(local.landing_zone).id)
+    assert local.sync(landing_zone=zone).details["commits"]["compare"] is None
+    after = local.change("docs/new.md", b"# New\n\nTwo\nlines\n")
+    commits = local.sync(landing_zone=zone).details["commits"]
+    assert (commits["new"], commits["insertions"], commits["deletions"]) == (1, 4, 0)
+    assert commits["compare"] == f"https://git.example.com/lz/compare/{before}...{after}"

@@ -49,7 +49,11 @@ _OF_CONTENT = (
 @dataclass(frozen=True, slots=True)
 class Changes:
     """What a sync changed: files in the portal repository (``added``, ``modified``, ``deleted``, ``restored``), rows
-    in the store. ``pushed``: the newest commit. ``rewritten``: whether the landing zone's history was rewritten."""
+    in the store, and lines of the landing zone (``insertions``, ``deletions`` of its new commits).
+
+    ``pushed``: the newest commit. ``previous``: the landing zone's head before, if it moved. ``rewritten``: whether its
+    history was rewritten.
+    """
 
     added: int = 0
     modified: int = 0
@@ -62,8 +66,11 @@ class Changes:
     enforcement_gates: int = 0
     terraform_blocks: int = 0
     runbooks: int = 0
+    insertions: int = 0
+    deletions: int = 0
     rewritten: bool = False
     pushed: str | None = None
+    previous: str | None = None
 
     @property
     def written(self) -> int:
@@ -75,9 +82,14 @@ class Changes:
         sums: dict[str, Any] = {
             item.name: getattr(self, item.name) + getattr(earlier, item.name)
             for item in fields(self)
-            if item.name not in ("pushed", "rewritten")
+            if item.name not in ("pushed", "previous", "rewritten")
         }
-        return Changes(pushed=self.pushed or earlier.pushed, rewritten=self.rewritten or earlier.rewritten, **sums)
+        return Changes(
+            pushed=self.pushed or earlier.pushed,
+            previous=earlier.previous or self.previous,
+            rewritten=self.rewritten or earlier.rewritten,
+            **sums,
+        )
 
 
 @dataclass
@@ -192,7 +204,10 @@ def record(
         restored=sum(drift.restored for drift in plan.drifts) if plan else 0,
         commits=len(history.new),
         dropped_commits=len(history.dropped),
+        insertions=sum(commit.insertions for commit in history.new),
+        deletions=sum(commit.deletions for commit in history.new),
         rewritten=history.move is MoveKind.REWRITTEN,
+        previous=before.source_commit if before is not None and history.move is not None else None,
         pushed=published.commit,
         **counts,
     )

@@ -281,9 +281,12 @@ def _outcome(
                 "count": counts.commits,
                 "new": changes.commits,
                 "dropped": changes.dropped_commits,
+                "insertions": changes.insertions,
+                "deletions": changes.deletions,
                 "rewritten": changes.rewritten,
                 "head": head,
                 "branch": settings.landing_zone.branch,
+                "compare": _compare(settings.landing_zone, changes.previous, head),
                 **_link(settings.landing_zone, head),
             },
             "documents": {"count": counts.documents, "changed": changes.documents},
@@ -321,6 +324,10 @@ def _author(source: Source) -> str:
 
 def _printable(value: str) -> str:
     return "".join(character for character in value if character.isprintable())[:200]
+
+
+def _compare(config: RepositoryConfig, before: str | None, after: str) -> str | None:
+    return f"{config.page.rstrip('/')}/compare/{before}...{after}" if config.page and before else None
 
 
 def _link(config: RepositoryConfig, commit: str) -> dict[str, Any]:
