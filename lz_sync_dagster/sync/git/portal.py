@@ -13,6 +13,7 @@ import pygit2
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.git.history import SOURCE_TRAILER
 from lz_sync_dagster.sync.git.manifest import (
+    HEADER_PATH,
     MANIFEST_ROOT,
     Owned,
     is_manifest,
@@ -222,9 +223,11 @@ class Publisher:
                 self._withdraw(branch_head)
             return Published(base, None, plan, before, str(tip.id), proposal, changes)
         written = repository[self._write(repository, tip, plan)].peel(pygit2.Tree)
-        counts = _count(repository, base_tree, written)
-        if written.id == base_tree.id and self._pull_requests is not None and branch_head is not None:
-            self._withdraw(branch_head)
+        differing = list(changes_between(repository, base_tree, written))
+        counts = _count(differing)
+        if self._pull_requests is not None and all(change.path == HEADER_PATH for change in differing):
+            if branch_head is not None and self._is_ours(repository, branch_head):
+                self._withdraw(branch_head)
             return Published(base, None, plan, before, str(base_tree.id), None, changes)
         previous = state.source_commit if state is not None else None
         if previous is None or self._pull_requests is not None:
@@ -354,10 +357,6 @@ def _tree_of(repository: pygit2.Repository, commit: str) -> pygit2.Tree:
     return repository[commit].peel(pygit2.Commit).tree
 
 
-def _count(repository: pygit2.Repository, before: pygit2.Tree, after: pygit2.Tree) -> tuple[int, int, int]:
-    kinds = [
-        (change.before is None, change.after is None)
-        for change in changes_between(repository, before, after)
-        if not is_manifest(change.path)
-    ]
+def _count(changes: Sequence[TreeChange]) -> tuple[int, int, int]:
+    kinds = [(change.before is None, change.after is None) for change in changes if not is_manifest(change.path)]
     return kinds.count((True, False)), kinds.count((False, False)), kinds.count((False, True))
