@@ -189,6 +189,8 @@ def _page(repository: pygit2.Repository, tree: pygit2.Tree, folder: str, where: 
     document = _load(repository, tree, _page_path(folder), where)
     prefix = f"{folder}/" if folder else ""
     try:
+        if any("/" in name for name in document or ()):
+            raise ValueError("a line about another folder")
         return {
             prefix + name: Owned(
                 prefix + name, str(line["path"]), str(line["blob"]), int(line.get("mode", f"{REGULAR_MODE:o}"), 8)

@@ -238,13 +238,33 @@ class Mirror:
         arguments += ["origin", f"+{self.ref}:{self.ref}"]
         status, errors = self._run(arguments)
         if status != 0 and (_LOCKED.search(errors) or _BROKEN.search(errors)):
-            log.warning("mirror_made_anew", path=str(self.path), error=_last_line(errors))
-            self.forget()
-            self._prepare()
-            status, errors = self._run(arguments)
+            status, errors = self._fetch_anew(arguments, errors)
         if status != 0:
             raise self._error(errors)
         return str(self.open().references[self.ref].target)
+
+    def _fetch_anew(self, arguments: list[str], errors: str) -> tuple[int, str]:
+        """Fetch into a new copy. It takes the place of the old one if that works: the remote may be what is broken."""
+        aside = self.path.with_name(f"{self.path.name}.broken")
+        was_made_anew = self.made_anew
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            self.path.rename(aside)
+        except OSError as error:
+            raise self.failure(error) from error
+        status = -1
+        try:
+            self._prepare()
+            status, said = self._run(arguments)
+        finally:
+            if status == 0:
+                log.warning("mirror_made_anew", path=str(self.path), error=_last_line(errors))
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                self.forget()
+                aside.rename(self.path)
+                self.made_anew = was_made_anew
+        return status, said
 
     def forget(self) -> None:
         """Remove the copy; the next fetch makes it anew."""
