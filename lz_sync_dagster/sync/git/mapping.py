@@ -25,6 +25,12 @@ _NO_NAME_ON_WINDOWS = re.compile(r"[\\:<>\"|?*\x00-\x1f\x7f]|[ .]$")
 _DEVICE = re.compile(
     r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3]) *(?:\.|$)"
 )
+#: Without any of this a path is safe: most are, and this is one search.
+_SUSPICIOUS = re.compile(
+    r"[\\:<>\"|?*~\x00-\x1f\x7f\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]|[ .](?:/|$)"
+    r"|(?:^|/)(?:/|$|\.|con|prn|aux|nul|com|lpt)",
+    re.IGNORECASE,
+)
 
 
 class Mapping:
@@ -57,7 +63,7 @@ def escapes(path: str) -> bool:
     """Whether a destination would leave the repository, reach what git itself obeys, or mean another path, or none, on
     some system. The rules are git's for HFS+ and NTFS (``core.protectHFS``, ``core.protectNTFS``), its ``fsck``'s, and
     Windows' for names of files."""
-    return any(_is_unsafe(part) for part in path.split("/"))
+    return _SUSPICIOUS.search(path) is not None and any(_is_unsafe(part) for part in path.split("/"))
 
 
 def _is_unsafe(part: str) -> bool:

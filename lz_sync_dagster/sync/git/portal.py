@@ -267,9 +267,13 @@ class Publisher:
 
     def _is_ours(self, repository: pygit2.Repository, branch_head: str) -> bool:
         """Whether the sync made the head of its own branch: what somebody else put there is not removed."""
-        if self._pull_requests is None or branch_head not in repository:
+        if self._pull_requests is None:
             return False
-        return SOURCE_TRAILER in repository[branch_head].peel(pygit2.Commit).message
+        if self._state is not None and self._state.proposed_commit == branch_head:
+            return True
+        if branch_head not in repository:
+            return False
+        return SOURCE_TRAILER.encode() in repository[branch_head].peel(pygit2.Commit).raw_message
 
     def _withdraw(self, branch_head: str) -> None:
         assert self._pull_requests is not None

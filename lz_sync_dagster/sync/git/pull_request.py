@@ -5,6 +5,7 @@ from __future__ import annotations
 from lz_sync_dagster.config import Settings
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.git.portal import Proposed
+from lz_sync_dagster.sync.github.api import GithubError
 from lz_sync_dagster.sync.github.credentials import open_api
 from lz_sync_dagster.sync.github.pull_requests import (
     close_pull_request,
@@ -67,7 +68,12 @@ class GithubPullRequests:
             SyncError: GitHub cannot be reached, or does not allow it.
         """
         with open_api(self._settings, self._repository.name, self._permissions) as api:
-            return read_pull_request(api, self._repository.name, int(url.rpartition("/")[2])).state == "closed"
+            try:
+                return read_pull_request(api, self._repository.name, int(url.rpartition("/")[2])).state == "closed"
+            except GithubError as error:
+                if error.reason is not Reason.NOT_FOUND:
+                    raise
+                return False  # the repository was made anew
 
     def withdraw(self, comment: str) -> None:
         """Close the open pull request, if there is one.
