@@ -881,8 +881,8 @@ async def _feed(request: Request, stdin: asyncio.StreamWriter) -> None:
         async for chunk in request.stream():
             stdin.write(chunk)
             await stdin.drain()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the backend has heard enough
+    except (BrokenPipeError, ConnectionResetError, RuntimeError):
+        pass  # the backend has heard enough; uvloop has a RuntimeError for that
     finally:
         stdin.close()
 

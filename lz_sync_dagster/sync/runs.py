@@ -97,6 +97,27 @@ def new_holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
+_STORE_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
+
+
+def _store_failed(error: sa.exc.SQLAlchemyError) -> SyncError:
+    return SyncError(
+        f"did not answer ({type(error).__name__}: {str(getattr(error, 'orig', error)).strip()})",
+        where="store",
+        remedy="check that the database runs and has room",
+        reason=Reason.UNAVAILABLE,
+    )
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    try:
+        yield
+    except _STORE_ERRORS as error:
+        raise _store_failed(error) from error
+
+
+@_store_errors()
 def attempt(
     store: Store,
     layer: LayerId,
@@ -292,18 +313,6 @@ def _renewed(store: Store, run: LayerRun, clock: Clock) -> Iterator[None]:
 
 
 #: The store is away for a moment: what it raises is worth another attempt.
-_STORE_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
-
-
-def _store_failed(error: sa.exc.SQLAlchemyError) -> SyncError:
-    return SyncError(
-        f"did not answer ({type(error).__name__}: {str(getattr(error, 'orig', error)).strip()})",
-        where="store",
-        remedy="check that the database runs and has room",
-        reason=Reason.UNAVAILABLE,
-    )
-
-
 def _clean(text: str) -> str:
     """One line for the record: without secrets, and of characters that a database takes."""
     return " ".join(redact_text(text).replace("\x00", "").split())

@@ -122,6 +122,8 @@ def load_manifest(repository: pygit2.Repository, tree: pygit2.Tree, *, where: st
         root = repository[tree[_PAGES].id].peel(pygit2.Tree)
     except KeyError:
         root = None
+    except pygit2.InvalidSpecError as no_folder:
+        raise _unusable(_PAGES, where, no_folder) from no_folder
     files: dict[str, Owned] = {}
     for file in files_of(repository, root) if root is not None else ():
         folder, _, name = file.path.rpartition("/")
@@ -131,6 +133,17 @@ def load_manifest(repository: pygit2.Repository, tree: pygit2.Tree, *, where: st
         error = ValueError(f"{header.files} files are announced, {len(files)} are listed")
         raise _unusable(HEADER_PATH, where, error)
     return Manifest(header.commit, files)
+
+
+def owned_at(repository: pygit2.Repository, tree: pygit2.Tree, places: Iterable[str], *, where: str) -> set[str]:
+    """Those of the places that the manifest lists.
+
+    Raises:
+        SyncError: a page cannot be read.
+    """
+    wanted = set(places)
+    pages = (_page(repository, tree, folder, where) for folder in {_folder(place) for place in wanted})
+    return {place for page in pages for place in page.keys() & wanted}
 
 
 def manifest_entries(
@@ -176,6 +189,8 @@ def _page(repository: pygit2.Repository, tree: pygit2.Tree, folder: str, where: 
     document = _load(repository, tree, _page_path(folder), where)
     prefix = f"{folder}/" if folder else ""
     try:
+        if any("/" in name for name in document or ()):
+            raise ValueError("a line about another folder")
         return {
             prefix + name: Owned(
                 prefix + name, str(line["path"]), str(line["blob"]), int(line.get("mode", f"{REGULAR_MODE:o}"), 8)

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is an error of the sync, not of an import
+
 import git
 import pygit2
 import structlog
@@ -26,6 +28,8 @@ from lz_sync_dagster.sync.errors import Reason, SyncError
 
 #: Seconds that one git command may take.
 COMMAND_TIMEOUT = 600
+#: Keeps the commit of another branch than the mirror's own.
+_PROPOSED = "refs/lz-sync/proposed"
 #: A transfer slower than 1000 bytes a second for so many seconds counts as dead.
 STALL_SECONDS = 60
 
@@ -33,14 +37,18 @@ log = structlog.get_logger(__name__)
 
 _SCP_LIKE = re.compile(r"^[^/\\]+:")
 _LOCKED = re.compile(r"Unable to create '.*\.lock'|cannot lock ref|unable to lock", re.IGNORECASE)
+#: Of the copy; what the remote says of itself has the prefix ``remote:``.
 _BROKEN = re.compile(
-    r"object file .* is empty|loose object .* is corrupt|bad object|invalid sha1 pointer", re.IGNORECASE
+    r"^(?!remote:).*(?:object file .* is empty|loose object .* is corrupt|bad object|invalid sha1 pointer"
+    r"|not a git repository: '|missing blob object)",
+    re.IGNORECASE | re.MULTILINE,
 )
 #: Of git's own lines about the branch only; what a hook prints has the prefix ``remote:``.
 _LOST_RACE = re.compile(
     r"^\s*! .*(?:stale info|fetch first|non-fast-forward|\[rejected\]|failed to update ref|cannot lock ref)",
     re.MULTILINE,
 )
+_NOT_STORED = re.compile(r"unpacker error|unpack failed", re.IGNORECASE)
 _REFUSED = re.compile(r"remote rejected|hook declined|protected branch", re.IGNORECASE)
 
 
@@ -64,6 +72,12 @@ class _Kind:
 
 
 _KINDS = (
+    _Kind(
+        re.compile(r"cmd\('git'\) not found|cannot run (?:ssh|git)\b|'git': no such file", re.IGNORECASE),
+        "cannot be reached: the program git, or the ssh that it needs, is not installed, or not on the PATH",
+        "install it (Debian: apt-get install git openssh-client)",
+        Reason.INVALID,
+    ),
     _Kind(
         re.compile(r"returned error: 30[12378]\b|unable to update url base from redirection", re.IGNORECASE),
         "has moved: the server redirects to another address, which is not followed, since it would get the token",
@@ -101,7 +115,11 @@ _KINDS = (
         Reason.NOT_FOUND,
     ),
     _Kind(
-        re.compile(r"no space left|disk quota|read-only file system|unable to write|failed to write", re.IGNORECASE),
+        re.compile(
+            r"no space left|disk quota|read-only file system|unable to write|failed to write"
+            r"|\[errno 13\]|insufficient permission for adding|could not create directory",
+            re.IGNORECASE,
+        ),
         "cannot be copied: the disk of data_dir is full or not writable",
         "free some space or set data_dir to another disk",
         Reason.INVALID,
@@ -220,13 +238,33 @@ class Mirror:
         arguments += ["origin", f"+{self.ref}:{self.ref}"]
         status, errors = self._run(arguments)
         if status != 0 and (_LOCKED.search(errors) or _BROKEN.search(errors)):
-            log.warning("mirror_made_anew", path=str(self.path), error=_last_line(errors))
-            self.forget()
-            self._prepare()
-            status, errors = self._run(arguments)
+            status, errors = self._fetch_anew(arguments, errors)
         if status != 0:
             raise self._error(errors)
         return str(self.open().references[self.ref].target)
+
+    def _fetch_anew(self, arguments: list[str], errors: str) -> tuple[int, str]:
+        """Fetch into a new copy. It takes the place of the old one if that works: the remote may be what is broken."""
+        aside = self.path.with_name(f"{self.path.name}.broken")
+        was_made_anew = self.made_anew
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            self.path.rename(aside)
+        except OSError as error:
+            raise self.failure(error) from error
+        status = -1
+        try:
+            self._prepare()
+            status, said = self._run(arguments)
+        finally:
+            if status == 0:
+                log.warning("mirror_made_anew", path=str(self.path), error=_last_line(errors))
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                self.forget()
+                aside.rename(self.path)
+                self.made_anew = was_made_anew
+        return status, said
 
     def forget(self) -> None:
         """Remove the copy; the next fetch makes it anew."""
@@ -258,8 +296,9 @@ class Mirror:
         """
         ref = self.ref if branch is None else f"refs/heads/{branch}"
         self._push(ref, f"{commit}:{ref}", expected or "")
-        if branch is None:
-            self.open().references.create(ref, pygit2.Oid(hex=commit), force=True)
+        # What a branch of the remote needs is not to be cleared away here.
+        kept = ref if branch is None else _PROPOSED
+        self.open().references.create(kept, pygit2.Oid(hex=commit), force=True)
 
     def delete_branch(self, branch: str, *, expected: str) -> None:
         """Delete a branch of the remote.
@@ -275,6 +314,14 @@ class Mirror:
             return
         if _LOST_RACE.search(errors):
             raise LostRace(_last_line(errors))
+        if _NOT_STORED.search(errors):
+            said = next((line for line in errors.splitlines() if "fatal:" in line or "error:" in line), errors)
+            raise SyncError(
+                f"cannot store the push ({hide_credentials(_last_line(said.removeprefix('remote:')))})",
+                where=f"{self.key} {self.shown_url}",
+                remedy="see to its server (disk space, checks of objects); another attempt follows by itself",
+                reason=Reason.UNAVAILABLE,
+            )
         if _REFUSED.search(errors):
             raise SyncError(
                 f"refuses the push to {ref.removeprefix('refs/heads/')} ({_reason_line(errors)})",
@@ -286,22 +333,31 @@ class Mirror:
         raise self._error(errors)
 
     def _prepare(self) -> None:
-        if (self.path / "HEAD").exists() and self._filter != self._configured_filter():
-            log.info("mirror_made_anew", path=str(self.path), reason="another limit of file sizes")
-            self.forget()
         try:
+            if (self.path / "HEAD").exists() and (reason := self._why_anew()) is not None:
+                log.info("mirror_made_anew", path=str(self.path), reason=reason)
+                self.forget()
             if not (self.path / "HEAD").exists():
                 self.made_anew = True
                 self.path.mkdir(parents=True, exist_ok=True)
                 git.Repo.init(self.path, bare=True).close()
             self._configure()
         except (OSError, pygit2.GitError, git.GitCommandError) as error:
-            raise self._error(str(error)) from error
+            raise self.failure(error) from error
 
-    def _configured_filter(self) -> str | None:
-        config = self.open().config
+    def failure(self, error: Exception) -> SyncError:
+        """What kept the copy from being used: a full disk above all."""
+        return self._error(str(error))
+
+    def _why_anew(self) -> str | None:
+        """Why a copy that is there cannot be used any more."""
+        try:
+            config = self.open().config
+        except pygit2.GitError as error:
+            return str(error)
         name = "remote.origin.partialclonefilter"
-        return config[name] if name in config else None  # noqa: SIM401 (it has no get)
+        configured = config[name] if name in config else None  # noqa: SIM401 (it has no get)
+        return None if configured == self._filter else "another limit of file sizes"
 
     def _configure(self) -> None:
         configured = self.open().config
@@ -328,13 +384,16 @@ class Mirror:
         return status, output, errors
 
     def _execute(self, arguments: list[str]) -> tuple[int, str, str]:
-        status, output, errors = git.Git(self.path).execute(
-            ["git", f"--git-dir={self.path}", *arguments],
-            env=self.environment(),
-            with_extended_output=True,
-            with_exceptions=False,
-            kill_after_timeout=COMMAND_TIMEOUT,
-        )
+        try:
+            status, output, errors = git.Git(self.path).execute(
+                ["git", f"--git-dir={self.path}", *arguments],
+                env=self.environment(),
+                with_extended_output=True,
+                with_exceptions=False,
+                kill_after_timeout=COMMAND_TIMEOUT,
+            )
+        except git.GitCommandNotFound as error:
+            raise self.failure(error) from error
         return int(status), str(output), str(errors)
 
     def environment(self) -> dict[str, str]:

@@ -121,7 +121,12 @@ def make_plan(files: Sequence[SourceFile], old: Manifest, portal: Mapping[str, E
             wanted[file.destination] = file
         elif reason == EDITED:
             taken.add(file.destination)
-    left = set() if restore else {place for place in drifts if place not in wanted}
+    claimed = {file.destination for file in placed if file.reason == EDITED}
+    left = (
+        set()
+        if restore
+        else {place for place in drifts if place in claimed or (place not in wanted and place in portal)}
+    )
     writes = {place: file for place, file in wanted.items() if portal.get(place) != file.entry}
     after = {place: file.owned for place, file in wanted.items()} | {place: owned[place] for place in left}
     return Plan(
@@ -134,7 +139,7 @@ def make_plan(files: Sequence[SourceFile], old: Manifest, portal: Mapping[str, E
             for place, drift in sorted(drifts.items())
             # A person who made the edit that was to come, or the deletion, did no harm.
             if not (place in wanted and wanted[place].entry == drift.found)
-            and not (place not in wanted and drift.found is None and restore)
+            and not (place not in wanted and place not in left and drift.found is None)
         ),
     )
 

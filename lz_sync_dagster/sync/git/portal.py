@@ -4,20 +4,23 @@ branch of the sync's own that a pull request asks to merge. A lost race is plann
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
 import pygit2
 
 from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.git.history import SOURCE_TRAILER
 from lz_sync_dagster.sync.git.manifest import (
+    HEADER_PATH,
     MANIFEST_ROOT,
     Owned,
     is_manifest,
     load_header,
     load_manifest,
     manifest_entries,
+    owned_at,
 )
 from lz_sync_dagster.sync.git.mirror import LostRace, Mirror
 from lz_sync_dagster.sync.git.paths import shortened
@@ -49,12 +52,23 @@ class SyncedRows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A change that waits to be merged: its commit on the sync's own branch, and the pull request's address.
-    ``warning``: what was asked for and GitHub did not do."""
+    """A change that waits to be merged: its commit on the sync's own branch, on top of ``base``, and the pull request's
+    address. ``warning``: what was asked for and GitHub did not do."""
 
     commit: str
+    branch: str
+    base: str
     pull_request: str | None
     warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A pull request as GitHub left it: its address, what was asked for and not done, whether it is merged already."""
+
+    url: str
+    warning: str | None = None
+    is_merged: bool = False
 
 
 class PullRequests(Protocol):
@@ -64,9 +78,11 @@ class PullRequests(Protocol):
     def branch(self) -> str:
         """The sync's own branch."""
 
-    def propose(self, title: str, body: str) -> tuple[str, str | None]:
-        """Open the pull request, or bring the open one up to date. Returns its address, and what was asked for and not
-        done."""
+    def propose(self, title: str, body: str) -> Proposed:
+        """Open the pull request, or bring the open one up to date."""
+
+    def is_declined(self, url: str) -> bool:
+        """Whether a pull request was closed and not merged."""
 
     def withdraw(self, comment: str) -> None:
         """Close the open pull request, if there is one."""
@@ -127,8 +143,7 @@ class Publisher:
 
     Args:
         state: what the last sync proved, if it holds for the present settings.
-        rows: the record of the last sync.
-        keep_rows: whether blobs that were looked into before count as such; not after the settings changed.
+        rows: the record of the last sync. What it says of blobs is believed as long as the settings are the same.
         restore: what becomes of edited files; see `make_plan`.
         pull_requests: ``None`` pushes to the portal's branch.
         message: words a commit.
@@ -195,21 +210,24 @@ class Publisher:
             state = None
         proposal = None
         tip = base_tree
-        if state is not None and state.proposed_commit is not None:
-            if self._pull_requests and (base, branch_head) == (state.portal_commit, state.proposed_commit):
-                proposal = Proposal(state.proposed_commit, state.pull_request)
+        if state is not None and state.proposed_commit is not None and self._pull_requests is not None:
+            held = Proposal(state.proposed_commit, self._pull_requests.branch, state.portal_commit, state.pull_request)
+            if (base, branch_head) == (held.base, held.commit):
+                proposal = held
                 tip = repository[state.tree].peel(pygit2.Tree)
-            else:
-                state = None
+            elif (changes := self._if_declined(state)) is not None:
+                return Published(base, None, None, {}, state.tree, held, changes)
         plan, before, changes = self._plan(repository, tip, state)
         if plan is None or plan.is_empty:
-            if proposal is None and branch_head is not None and self._pull_requests is not None:
+            if proposal is None and branch_head is not None and self._is_ours(repository, branch_head):
                 self._withdraw(branch_head)
             return Published(base, None, plan, before, str(tip.id), proposal, changes)
         written = repository[self._write(repository, tip, plan)].peel(pygit2.Tree)
-        counts = _count(repository, base_tree, written)
-        if written.id == base_tree.id and self._pull_requests is not None and branch_head is not None:
-            self._withdraw(branch_head)
+        differing = list(changes_between(repository, base_tree, written))
+        counts = _count(differing)
+        if self._pull_requests is not None and all(change.path == HEADER_PATH for change in differing):
+            if branch_head is not None and self._is_ours(repository, branch_head):
+                self._withdraw(branch_head)
             return Published(base, None, plan, before, str(base_tree.id), None, changes)
         previous = state.source_commit if state is not None else None
         if previous is None or self._pull_requests is not None:
@@ -222,8 +240,40 @@ class Publisher:
             return Published(commit, commit, plan, before, str(written.id), None, changes, *counts)
         self._portal.push(commit, expected=branch_head, branch=self._pull_requests.branch)
         title, _, body = message.partition("\n\n")
-        proposal = Proposal(commit, *self._pull_requests.propose(title, body))
-        return Published(base, commit, plan, before, str(written.id), proposal, changes, *counts)
+        proposed = self._pull_requests.propose(title, body)
+        proposal = Proposal(commit, self._pull_requests.branch, base, proposed.url, proposed.warning)
+        published = Published(base, commit, plan, before, str(written.id), proposal, changes, *counts)
+        return self._merged(published) if proposed.is_merged else published
+
+    def _merged(self, published: Published) -> Published:
+        """The portal after a pull request that was merged as soon as it was asked for; as it was if more was merged."""
+        assert self._pull_requests is not None and published.commit is not None  # noqa: PT018
+        head = self._portal.fetch()
+        if str(_tree_of(self._portal.open(), head).id) != published.tree:
+            return published
+        branch = self._pull_requests.branch
+        if self.look().get(f"refs/heads/{branch}") == published.commit:
+            self._portal.delete_branch(branch, expected=published.commit)
+        return replace(published, head=head, proposal=None)
+
+    def _if_declined(self, state: GitState) -> tuple[TreeChange, ...] | None:
+        """What changed in the landing zone, if a person closed the pull request and nothing of that is selected: then
+        the same is not proposed again. Else ``None``."""
+        old = _tree_of(self._source.repository, state.source_commit)
+        changes = tuple(changes_between(self._source.repository, old, self._source.tree))
+        if self._pull_requests is None or state.pull_request is None or self._source.selects(changes):
+            return None
+        return changes if self._pull_requests.is_declined(state.pull_request) else None
+
+    def _is_ours(self, repository: pygit2.Repository, branch_head: str) -> bool:
+        """Whether the sync made the head of its own branch: what somebody else put there is not removed."""
+        if self._pull_requests is None:
+            return False
+        if self._state is not None and self._state.proposed_commit == branch_head:
+            return True
+        if branch_head not in repository:
+            return False
+        return SOURCE_TRAILER.encode() in repository[branch_head].peel(pygit2.Commit).raw_message
 
     def _withdraw(self, branch_head: str) -> None:
         assert self._pull_requests is not None
@@ -247,7 +297,7 @@ class Publisher:
             if amended is not None:
                 return (*amended, changes)
         before = self._rows.all()
-        files = self._source.all_files(before if state is not None else {}, self._progress)
+        files = self._source.all_files(before if self._state is not None else {}, self._progress)
         self._progress("comparing with the portal repository", 0, None)
         manifest = load_manifest(repository, tip, where=self._portal.shown_url)
         if manifest.files and not files:
@@ -284,6 +334,11 @@ class Publisher:
         )
         if plan is None or self._deletes_everything(repository, tip, plan):
             return None
+        if not self._restore:
+            # A file of the sync's that was edited and is gone from the landing zone has no row.
+            unknown = [place for place in touched if place not in known.synced]
+            if owned_at(repository, tip, unknown, where=self._portal.shown_url):
+                return None
         return plan, {key: row for key, row in rows.items() if row.path in changed_paths}
 
     def _deletes_everything(self, repository: pygit2.Repository, tip: pygit2.Tree, plan: Plan) -> bool:
@@ -306,10 +361,6 @@ def _tree_of(repository: pygit2.Repository, commit: str) -> pygit2.Tree:
     return repository[commit].peel(pygit2.Commit).tree
 
 
-def _count(repository: pygit2.Repository, before: pygit2.Tree, after: pygit2.Tree) -> tuple[int, int, int]:
-    kinds = [
-        (change.before is None, change.after is None)
-        for change in changes_between(repository, before, after)
-        if not is_manifest(change.path)
-    ]
+def _count(changes: Sequence[TreeChange]) -> tuple[int, int, int]:
+    kinds = [(change.before is None, change.after is None) for change in changes if not is_manifest(change.path)]
     return kinds.count((True, False)), kinds.count((False, False)), kinds.count((False, True))

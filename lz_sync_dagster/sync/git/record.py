@@ -138,6 +138,9 @@ def record(
         unsigned: what is wrong with the head's.
     """
     moved = before is None or replace(before, proven_at=after.proven_at) != after
+    with store.read() as connection:
+        signed = source_findings.open_findings(connection, kinds=[FindingKind.SIGNATURE])
+    moved = moved or [item.finding for item in signed] != list(unsigned)
     if published.plan is None and not moved and not deliveries and not retry:
         return Changes()
     plan = published.plan
@@ -160,6 +163,11 @@ def record(
     if signatures.policy != "off":
         history = with_signatures(source, history, signatures)
     new_portal_commits = _portal_commits(store, portal, before, after)
+    if published.proposal is not None:
+        sha, branch = published.proposal.commit, published.proposal.branch
+        new_portal_commits = [
+            replace(commit, branch=branch) if commit.sha == sha else commit for commit in new_portal_commits
+        ]
     now = clock()
     with store.write(exclusive="git") as connection:
         repository.drop_commits(connection, history.dropped)
@@ -178,7 +186,7 @@ def record(
             secrets = [_secret(file, source.commit) for file in plan.files if file.reason == SECRET]
             looked_at = None if plan.is_whole else {path for path, _ in (*rows, *published.before)}
             source_findings.replace(connection, secrets, kinds=[FindingKind.SECRET], paths=looked_at, now=now)
-            _record_drifts(connection, plan, source.commit, now=now)
+            _record_drifts(connection, plan, source.commit, is_proposed=published.proposal is not None, now=now)
         counts = found(connection)
         source_findings.replace(
             connection, findings, kinds=_OF_CONTENT, paths=content.read | content.unread | gone | refused, now=now
@@ -395,15 +403,16 @@ def _secret(file: SourceFile, commit: str) -> SourceFinding:
     return SourceFinding(FindingKind.SECRET, file.path, None, "", "critical", SECRET, commit)
 
 
-def _record_drifts(connection: sa.Connection, plan: Plan, commit: str, *, now: datetime) -> None:
-    restored = [_drift(drift, commit) for drift in plan.drifts if drift.restored]
+def _record_drifts(connection: sa.Connection, plan: Plan, commit: str, *, is_proposed: bool, now: datetime) -> None:
+    restored = [_drift(drift, commit, is_proposed=is_proposed) for drift in plan.drifts if drift.restored]
     source_findings.record_settled(connection, restored, now=now)
     if plan.is_whole:
         refused = [_drift(drift, commit) for drift in plan.drifts if not drift.restored]
         source_findings.replace(connection, refused, kinds=[FindingKind.DRIFT], paths=None, now=now)
 
 
-def _drift(drift: Drift, commit: str) -> SourceFinding:
+def _drift(drift: Drift, commit: str, *, is_proposed: bool = False) -> SourceFinding:
     what = "was removed from the portal repository" if drift.found is None else "was edited in the portal repository"
-    message = f"{what}; it was restored" if drift.restored else EDITED
+    done = "a pull request proposes to restore it" if is_proposed else "it was restored"
+    message = f"{what}; {done}" if drift.restored else EDITED
     return SourceFinding(FindingKind.DRIFT, drift.destination, None, "", "medium", message, commit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ from typing import Any
 
 import orjson
 import pygit2
+import structlog
 
 from lz_sync_dagster import __version__
 from lz_sync_dagster.config import RepositoryConfig, Settings
+from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.git.history import ACTOR_TRAILER, SOURCE_TRAILER, reaches
 from lz_sync_dagster.sync.git.mapping import Mapping
-from lz_sync_dagster.sync.git.mirror import Mirror
+from lz_sync_dagster.sync.git.mirror import LostRace, Mirror
 from lz_sync_dagster.sync.git.portal import Commit, Published, Publisher, Rows
 from lz_sync_dagster.sync.git.pull_request import GithubPullRequests
 from lz_sync_dagster.sync.git.record import Changes, record, unread
@@ -37,6 +40,10 @@ from lz_sync_dagster.sync.timing import Clock
 MAX_ROUNDS = 5
 #: Delivery ids that a commit's message names.
 NAMED_DELIVERIES = 10
+
+log = structlog.get_logger(__name__)
+
+_OBJECT_ID = re.compile(r"[0-9a-f]{40}")
 
 DELIVERY_TRAILER = "Landing-Zone-Delivery"
 RANGE_TRAILER = "Landing-Zone-Range"
@@ -88,11 +95,37 @@ def sync_git(settings: Settings, store: Store, run: LayerRun, *, clock: Clock, p
         for _ in range(MAX_ROUNDS):
             as_of = clock()
             progress("fetching the landing zone", 0, None)
-            published, changes, head = _round(settings, store, run, source, portal, pool, clock, progress)
+            published, changes, head = _round_or_anew(settings, store, run, source, portal, pool, clock, progress)
             totals = changes.after(totals)
             if published.commit is None or source.remote_head() == head:
                 break
     return _outcome(settings, store, totals, published, head, as_of)
+
+
+def _round_or_anew(
+    settings: Settings,
+    store: Store,
+    run: LayerRun,
+    source: Mirror,
+    portal: Mirror,
+    pool: ThreadPoolExecutor,
+    clock: Clock,
+    progress: Progress,
+) -> tuple[Published, Changes, str]:
+    """`_round`, once more with new copies if something in them cannot be read, as a crash of the machine leaves it."""
+    for is_last in (False, True):
+        try:
+            return _round(settings, store, run, source, portal, pool, clock, progress)
+        except (pygit2.GitError, KeyError, OSError) as error:
+            if isinstance(error, KeyError) and not _OBJECT_ID.fullmatch(str(error.args[0] if error.args else "")):
+                raise
+            failure = portal.failure(error)
+            if is_last or failure.reason is not Reason.INTERNAL or isinstance(error, OSError):
+                raise failure from error
+            log.warning("mirrors_made_anew", error=str(error))
+            source.forget()
+            portal.forget()
+    raise AssertionError
 
 
 def mirrors(settings: Settings) -> tuple[Mirror, Mirror]:
@@ -173,6 +206,8 @@ def _round(
         now=clock(),
         progress=progress,
     )
+    if pull_requests is None and state is not None and state.proposed_commit is not None:
+        _end_proposal(settings, portal, state.proposed_commit)
     published = publisher.publish(heads)
     progress("reading what changed", 0, None)
     patience = timedelta(seconds=settings.sync_layers.webhook.timeout_seconds) / 2
@@ -181,7 +216,7 @@ def _round(
     wanted = settings.sync_layers.webhook.triggers.api_sync if settings.sync_layers.api_sync.enabled else []
     after = GitState(
         source_commit=head,
-        portal_commit=published.head,
+        portal_commit=published.proposal.base if published.proposal else published.head,
         tree=published.tree,
         fingerprint=fingerprint,
         proposed_commit=published.proposal.commit if published.proposal else None,
@@ -208,13 +243,29 @@ def _round(
     return published, changes, head
 
 
+def _end_proposal(settings: Settings, portal: Mirror, commit: str) -> None:
+    """Close the pull request of before ``publish`` became ``push``, and delete its branch if nobody else pushed to it.
+    That GitHub does not allow it is no reason not to sync."""
+    try:
+        pull_requests = GithubPullRequests(settings)
+        pull_requests.withdraw("The sync pushes to the branch itself now.")
+        portal.delete_branch(pull_requests.branch, expected=commit)
+    except LostRace:
+        pass
+    except SyncError as error:
+        if error.transient:
+            raise
+        log.warning("pull_request_left", error=str(error))
+
+
 def fingerprint_of(settings: Settings) -> str:
     """What a proof of the last sync depends on besides the two repositories: settings, and this package's version."""
     config = settings.sync_layers.git_sync
     document = {
         "version": __version__,
-        "config": config.model_dump(mode="json", include={"paths", "exclude", "mapping", "max_file_bytes", "drift"}),
-        "publish": [config.publish, config.pull_request.branch],
+        "config": config.model_dump(
+            mode="json", include={"paths", "exclude", "mapping", "max_file_bytes", "drift", "publish", "pull_request"}
+        ),
         "repositories": [
             [repository.url, repository.branch] for repository in (settings.landing_zone, settings.portal_repository)
         ],

@@ -92,6 +92,10 @@ class Source:
             for destination in self.mapping.destinations(change.path)
         ]
 
+    def selects(self, changes: Iterable[TreeChange]) -> bool:
+        """Whether a selected file is among changes of the tree."""
+        return any(self.mapping.destinations(change.path) for change in changes)
+
     def inspect(self, file: TreeFile, destination: str, known: SyncedFile | None = None) -> SourceFile:
         """A file of the tree, with the reason why it must not be synced."""
         entry = Entry(file.blob, EXECUTABLE_MODE if file.mode == EXECUTABLE_MODE else REGULAR_MODE)
