@@ -33,7 +33,7 @@ from lz_sync_dagster.sync.store.schema import git_state, layer_runs, synced_file
 from lz_sync_dagster.sync.timing import utcnow
 from tests.conftest import until
 from tests.integration.replay_history import History
-from tests.integration.replay_oracle import Contents, Oracle, git, is_of_the_sync, listing
+from tests.integration.replay_oracle import Contents, Oracle, differences, git, is_of_the_sync, listing, short
 
 SECRET = "a-webhook-secret"
 #: Small, so that the history's large files are.
@@ -143,8 +143,8 @@ class Scratch:
         return [process for process in self._below_code() if "spawn_main" in _command_line(process)]
 
     def git_processes(self) -> list[psutil.Process]:
-        """The git commands of syncs."""
-        return [process for process in self._below_code() if _command_line(process).startswith("git ")]
+        """The git commands of syncs; not those of the remote, which is another machine's."""
+        return [process for process in self._below_code() if _command_line(process).startswith("git --git-dir=")]
 
     def _below_code(self) -> list[psutil.Process]:
         try:
@@ -160,15 +160,16 @@ class Scratch:
         oracle = Oracle(self.landing_zone, self.portal, MAX_FILE_BYTES, present - self.own)
         expected = oracle.expect(excludes_internal=False, shares=False)
         found = {path: entry for path, entry in listing(self.portal).items() if not is_of_the_sync(path)}
-        assert found == expected
+        assert not (problems := differences("portal", expected, found)), "\n".join(problems)
         written = Contents(self.portal)
         written.read({found[path].oid for path in oracle.owned})
         assert all(written[found[path].oid] == oracle.source[found[path].oid] for path in oracle.owned)
         with self.store.read() as connection:
             rows = connection.execute(sa.select(synced_files)).all()
             layers = {status.layer: status.status for status in statuses(connection, now=utcnow())}
-        accounts = {(row.path, row.destination): row.reason is None for row in rows}
-        assert accounts == {key: account.verdict == "synced" for key, account in oracle.accounts.items()}
+        accounts = {(short(row.path), short(row.destination)): row.reason is None for row in rows}
+        verdicts = {(short(a), short(b)): account.verdict == "synced" for (a, b), account in oracle.accounts.items()}
+        assert not (problems := differences("synced_files", verdicts, accounts)), "\n".join(problems)
         assert Status.IN_PROGRESS not in layers.values(), layers
         self._check_order()
         self._check_mirrors()
