@@ -45,11 +45,12 @@ format: $(STAMP) ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-e2e: $(STAMP) ## Run the browser tests (needs Chromium: apt-get install chromium).
+e2e: $(STAMP) ## Run the tests of pages and processes (needs Chromium: apt-get install chromium).
 	$(BIN)/python -m pytest --override-ini addopts= --import-mode=importlib tests/e2e $(ARGS)
 
 soak: $(STAMP) ## Run the long versions of the randomized tests.
 	SOAK=1 $(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
+	SOAK=1 $(BIN)/python -m pytest --override-ini addopts= --import-mode=importlib -m soak -s --timeout 3600 tests/e2e $(ARGS)
 
 bench: $(STAMP) ## Measure against references, and fail if a target is missed.
 	@$(BIN)/python -m bench git $(ARGS)

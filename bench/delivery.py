@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import random
-import shutil
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml
 
 from bench.harness import BenchError
 from demo.faults import Faults
-from demo.landing_zone import HOST, DemoLandingZone, answers, free_port
+from demo.installation import CODE, DAEMON, PORTAL, Installation
+from demo.landing_zone import DemoLandingZone
 from demo.processes import Processes
 from demo.repositories import commit_change, read_file
 from demo.simulator import head_push
 from lz_sync_dagster.sync.timing import utcnow
 
-_ROOT = Path(__file__).resolve().parent.parent
-_BIN = Path(sys.executable).parent
-_LOCATION = "lz_sync_dagster"
 _START_SECONDS = 120.0
 _ARRIVAL_SECONDS = 120.0
 _POLL_SECONDS = 0.01
@@ -43,7 +37,10 @@ def measure_deliveries(folder: Path, *, count: int, say: Callable[[str], None]) 
         DemoLandingZone(folder, assets=200, faults=Faults(), clock=utcnow) as zone,
         Processes(zone.folder / "logs", zone.environment) as processes,
     ):
-        _start(zone, processes)
+        home = zone.folder / "dagster"
+        installation = Installation(processes, home, portal_port=zone.portal_port, seconds=_START_SECONDS)
+        installation.start_and_wait([PORTAL, CODE])
+        installation.start(DAEMON)
         seconds = []
         for number in range(count + 1):
             time.sleep(rng.uniform(0, _LOOP_SECONDS))
@@ -70,24 +67,3 @@ def _deliver(zone: DemoLandingZone, processes: Processes, number: int) -> float:
             raise BenchError(f"delivery {number} did not arrive within {_ARRIVAL_SECONDS:.0f} s")
         time.sleep(_POLL_SECONDS)
     return time.monotonic() - started
-
-
-def _start(zone: DemoLandingZone, processes: Processes) -> None:
-    """The portal, the code server and the daemon, as in a permanent installation."""
-    home = zone.folder / "dagster"
-    home.mkdir()
-    shutil.copy(_ROOT / "dagster.yaml", home / "dagster.yaml")
-    code = free_port()
-    location = {"host": HOST, "port": code, "location_name": _LOCATION}
-    workspace = home / "workspace.yaml"
-    workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": location}]}), encoding="utf-8")
-    extra = {"DAGSTER_HOME": str(home)}
-    portal = [str(_BIN / "lz-sync"), "portal", "--host", HOST, "--port", str(zone.portal_port)]
-    processes.start("portal", portal)
-    module = ["-m", f"{_LOCATION}.definitions", "--location-name", _LOCATION]
-    server = [str(_BIN / "dagster"), "api", "grpc", *module, "-h", HOST, "-p", str(code)]
-    processes.start("dagster-code", server, extra=extra)
-    for name, port in (("portal", zone.portal_port), ("Dagster code server", code)):
-        processes.wait_for(partial(answers, port), what=name, seconds=_START_SECONDS)
-    daemon = [str(_BIN / "dagster-daemon"), "run", "-w", str(workspace)]
-    processes.start("dagster-daemon", daemon, extra=extra)

@@ -6,21 +6,19 @@ Both start the production commands as processes and point them at the demo by co
 from __future__ import annotations
 
 import contextlib
-import shutil
 import signal
 import sys
 import threading
-from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import httpx
 import typer
-import yaml
 
 from demo.dagster_runs import launch_jobs
 from demo.faults import FAULTS, parse_faults
-from demo.landing_zone import HOST, DemoLandingZone, answers, free_port
+from demo.installation import CODE, DAEMON, PORTAL, WEBSERVER, Installation, command
+from demo.landing_zone import DemoLandingZone
 from demo.processes import Processes
 from lz_sync_dagster.config import ConfigError
 from lz_sync_dagster.sync.errors import SyncError
@@ -28,11 +26,6 @@ from lz_sync_dagster.sync.timing import utcnow
 
 app = typer.Typer(help="A landing zone to try lz-sync on.", no_args_is_help=True, add_completion=False)
 
-_ROOT = Path(__file__).resolve().parent.parent
-_BIN = Path(sys.executable).parent
-_START_SECONDS = 60.0
-#: The name of the code location in Dagster, and of the package.
-_LOCATION = "lz_sync_dagster"
 #: Seconds between two changes that the simulator makes.
 _PACE = 4.0
 
@@ -56,13 +49,12 @@ def once(
         DemoLandingZone(data_dir, assets=assets, faults=parse_faults(fault or []), clock=utcnow) as zone,
         Processes(zone.folder / "logs", zone.environment) as processes,
     ):
-        _start_portal(zone, processes)
+        _installation(zone, processes).start_and_wait([PORTAL])
         if zone.is_new:
             zone.simulator.welcome()
             zone.simulator.script()
         _expect_accepted(zone.deliver_head())
-        command = [str(_BIN / "lz-sync"), "sync", "all", *(["--json"] if as_json else [])]
-        code = processes.run(command)
+        code = processes.run(command("lz-sync", "sync", "all", *(["--json"] if as_json else [])))
     raise typer.Exit(1 if code is None else code)
 
 
@@ -81,16 +73,17 @@ def up(
         DemoLandingZone(data_dir, assets=assets, faults=parse_faults(fault or []), clock=utcnow) as zone,
         Processes(zone.folder / "logs", zone.environment) as processes,
     ):
-        _start_portal(zone, processes)
+        installation = _installation(zone, processes)
+        installation.start_and_wait([PORTAL])
         _say(f"LZ Sync pages    {zone.portal_url}/lz-sync")
         if zone.is_new:
             zone.simulator.welcome()
         _expect_accepted(zone.deliver_head())
-        processes.start("listener", [str(_BIN / "lz-sync"), "listen"])
-        code = _start_dagster_code(zone, processes)
+        processes.start("listener", command("lz-sync", "listen"))
+        installation.start(CODE)
         _say("first full sync")
-        if processes.run([str(_BIN / "lz-sync"), "sync", "all"], stopped=stop.is_set) is not None:
-            dagster = _start_dagster(zone, processes, code, stop)
+        if processes.run(command("lz-sync", "sync", "all"), stopped=stop.is_set) is not None:
+            dagster = _start_dagster(installation, stop)
             _say(f"LZ Sync pages    {zone.portal_url}/lz-sync")
             _say(f"Dagster          {dagster}")
             _say(f"API              {zone.portal_url}/api/v1/openapi.json")
@@ -104,52 +97,17 @@ def up(
     _say("stopped")
 
 
-def _start_portal(zone: DemoLandingZone, processes: Processes) -> None:
-    processes.start("portal", [str(_BIN / "lz-sync"), "portal", "--host", HOST, "--port", str(zone.portal_port)])
-
-    def ready() -> bool:
-        try:
-            return httpx.get(f"{zone.portal_url}/readyz", timeout=2).status_code == httpx.codes.OK
-        except httpx.HTTPError:
-            return False
-
-    processes.wait_for(ready, what="portal", seconds=_START_SECONDS)
+def _installation(zone: DemoLandingZone, processes: Processes) -> Installation:
+    return Installation(processes, zone.folder / "dagster", portal_port=zone.portal_port)
 
 
-def _start_dagster_code(zone: DemoLandingZone, processes: Processes) -> int:
-    """Start the server that loads the definitions, once for all of Dagster's processes; returns its port."""
-    home = _dagster_home(zone)
-    home.mkdir(exist_ok=True)
-    shutil.copy(_ROOT / "dagster.yaml", home / "dagster.yaml")
-    port = free_port()
-    module = ["-m", f"{_LOCATION}.definitions", "--location-name", _LOCATION]
-    command = [str(_BIN / "dagster"), "api", "grpc", *module, "-h", HOST, "-p", str(port)]
-    processes.start("dagster-code", command, extra={"DAGSTER_HOME": str(home)})
-    return port
-
-
-def _start_dagster(zone: DemoLandingZone, processes: Processes, code: int, stop: threading.Event) -> str:
+def _start_dagster(installation: Installation, stop: threading.Event) -> str:
     """Start Dagster's webserver and daemon, and one run of each layer that has them; returns the web address."""
-    ready = partial(answers, code)
-    processes.wait_for(lambda: ready() or stop.is_set(), what="Dagster code server", seconds=_START_SECONDS)
-    extra = {"DAGSTER_HOME": str(_dagster_home(zone))}
-    workspace = _dagster_home(zone) / "workspace.yaml"
-    location = {"host": HOST, "port": code, "location_name": _LOCATION}
-    workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": location}]}), encoding="utf-8")
-    server = ["-w", str(workspace)]
-    port = free_port()
-    web = [str(_BIN / "dagster-webserver"), *server, "-h", HOST, "-p", str(port)]
-    processes.start("dagster-webserver", web, extra=extra)
-    processes.start("dagster-daemon", [str(_BIN / "dagster-daemon"), "run", *server], extra=extra)
-    processes.wait_for(lambda: answers(port) or stop.is_set(), what="Dagster", seconds=_START_SECONDS)
-    address = f"http://{HOST}:{port}"
+    installation.wait_for(CODE, stopped=stop.is_set)
+    installation.start_and_wait([WEBSERVER, DAEMON], stopped=stop.is_set)
     if not stop.is_set():
-        launch_jobs(address, ["git_job", "inventory_job", "analytics_job"])
-    return address
-
-
-def _dagster_home(zone: DemoLandingZone) -> Path:
-    return zone.folder / "dagster"
+        launch_jobs(installation.webserver_url, ["git_job", "inventory_job", "analytics_job"])
+    return installation.webserver_url
 
 
 def _expect_accepted(status: int) -> None:

@@ -102,6 +102,22 @@ class Processes:
                 )
             time.sleep(_POLL_SECONDS)
 
+    def is_running(self, name: str) -> bool:
+        """Whether a process was started and has not ended."""
+        return name in self._running and self._running[name].poll() is None
+
+    def pid(self, name: str) -> int:
+        """The id of a process that was started, and of its group."""
+        return self._running[name].pid
+
+    def kill(self, name: str, *, children: bool = True) -> None:
+        """Kill a process at once, with or without its children. Then it may be started again."""
+        process = self._running.pop(name)
+        if children:
+            _signal(process, signal.SIGKILL)
+        process.kill()
+        process.wait()
+
     def stop(self) -> None:
         """End every process with all its children: SIGINT, then SIGTERM, then SIGKILL."""
         for number, grace in zip((signal.SIGINT, signal.SIGTERM), _GRACE_SECONDS, strict=True):

@@ -1,5 +1,6 @@
 """The code location: loads ``defs/`` and gives it its resources. Nothing is declared here."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +21,8 @@ def build_defs(
         resource_overrides: resources by name, in place of those of `lz_sync_dagster.defs.resources`.
     """
     shown = settings or load_settings()
-    loaded = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    tree = dg.ComponentTree.for_project(Path(__file__).parent)
+    loaded = _load(tree)
     assets = [asset for asset in loaded.assets or () if isinstance(asset, dg.AssetsDefinition)]
     return dg.Definitions(
         assets=dg.map_asset_specs(lambda spec: as_configured(spec, shown), assets),
@@ -31,8 +33,16 @@ def build_defs(
         resources={**resources(), **(resource_overrides or {})},
         executor=dg.in_process_executor,
         metadata=loaded.metadata,
-        component_tree=loaded.component_tree,
+        component_tree=tree,
     )
+
+
+def _load(tree: dg.ComponentTree) -> dg.Definitions:
+    """What `dg.load_from_defs_folder` does, without a look at the components that each installed library offers: it
+    would import them all, in the process of every run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return tree.build_defs(Path())
 
 
 @dg.definitions

@@ -109,7 +109,7 @@ def attempt_layer(
             bound,
             triggered_by=triggered_by(context.run.tags),
             clock=clock,
-            holder=_holder(context.run.run_id),
+            holder=holder_of(context.run.run_id),
             next_sync=lambda now: cadence.after(now) if cadence else None,
             last=last,
             waits=waits,
@@ -130,10 +130,11 @@ def _ended_ancestors(context: dg.AssetExecutionContext) -> list[str]:
     successor away."""
     ids = {context.run.tags[tag] for tag in _ANCESTOR_TAGS if tag in context.run.tags}
     runs = {run_id: context.instance.get_run_by_id(run_id) for run_id in ids}
-    return [_holder(run_id) for run_id, run in runs.items() if run is None or run.is_finished]
+    return [holder_of(run_id) for run_id, run in runs.items() if run is None or run.is_finished]
 
 
-def _holder(run_id: str) -> str:
+def holder_of(run_id: str) -> str:
+    """The name under which a Dagster run holds the lease of its layer."""
     return f"dagster:{run_id}"
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DbtCliResource
 
 from lz_sync_dagster.config import ENV_PREFIX, Settings, load_settings
+from lz_sync_dagster.defs.dbt import Dbt
 from lz_sync_dagster.sync.analytics import transform
 from lz_sync_dagster.sync.store import Store, open_store
 from lz_sync_dagster.sync.timing import Clock, utcnow
@@ -34,11 +34,11 @@ def clock_resource(_context: dg.InitResourceContext) -> Clock:
 
 
 @dg.resource(description="dbt, on the project and the warehouse of the settings.", required_resource_keys={"settings"})
-def dbt_resource(context: dg.InitResourceContext) -> Iterator[DbtCliResource]:
+def dbt_resource(context: dg.InitResourceContext) -> Iterator[Dbt]:
     project = str(transform.project_dir())
     hidden = dict.fromkeys(name for name in os.environ if name.startswith(ENV_PREFIX))
     with _environment({**hidden, **transform.environment(context.resources.settings)}):
-        yield DbtCliResource(
+        yield Dbt(
             project_dir=project,
             profiles_dir=project,
             dbt_executable=str(Path(sys.executable).with_name("dbt")),

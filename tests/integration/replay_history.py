@@ -134,10 +134,10 @@ class History:
         files[b"RUNBOOKS.md"] = self.landing_zone.blob(b"# Runbooks\n\n## Restart\n\n    kubectl rollout restart\n")
         self._commit("Start")
 
-    def steps(self, count: int | None = None) -> Iterator[str]:
+    def steps(self, count: int | None = None, *, meddles: bool = True) -> Iterator[str]:
         """Take one step after the other and say what happened: mostly one commit, sometimes another one that follows
         from an earlier change. Without a count each kind happens once, and what follows from it."""
-        changes, meddlings, step = self._shuffled(CHANGES), self._shuffled(MEDDLING), 0
+        changes, meddlings, step = self._shuffled(CHANGES), self._shuffled(MEDDLING) if meddles else [], 0
         yield "start"
         while step < count if count is not None else changes or meddlings or self._later:
             step += 1
@@ -151,7 +151,7 @@ class History:
             said += [self._named(kind) for kind in due]
             if count is not None:
                 changes = changes or self._shuffled(CHANGES)
-                meddlings = meddlings or self._shuffled(MEDDLING)
+                meddlings = meddlings or (self._shuffled(MEDDLING) if meddles else [])
             self._later = [(at or step + self.random.randint(1, 4), kind) for at, kind in self._later]
             yield "; ".join(said) or "nothing"
 

@@ -7,7 +7,7 @@ import subprocess
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 #: Parts of a destination that no repository should have.
 _UNSAFE = {"", ".", "..", ".git", "git~1"}
@@ -179,3 +179,21 @@ def destinations(path: bytes, *, excludes_internal: bool, shares: bool) -> list[
     single = {"pmo.yaml": "config/lz-pmo.yaml"}
     single |= {file: "docs/lz-reference/" + file for file in ("ENFORCEMENT_GATES.md", "RUNBOOKS.md")}
     return [single[name]] if name in single else []
+
+
+def short(path: str) -> str:
+    """A path that is too long is stored shortened."""
+    return path if len(path) < 900 else path[:300]
+
+
+def differences(what: str, expected: dict[Any, Any], found: dict[Any, Any]) -> list[str]:
+    """One line for each thing that is missing, too much or different."""
+    return (
+        [f"{what}: {name!r} is missing ({expected[name]})" for name in sorted(expected.keys() - found.keys())]
+        + [f"{what}: {name!r} is too much ({found[name]})" for name in sorted(found.keys() - expected.keys())]
+        + [
+            f"{what}: {name!r} is {found[name]}, not {expected[name]}"
+            for name in sorted(expected.keys() & found.keys())
+            if expected[name] != found[name]
+        ]
+    )

@@ -20,7 +20,16 @@ from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
 from lz_sync_dagster.sync.store import Store, schema
 from tests.conftest import SOAK, SteppedClock
 from tests.integration.replay_history import History
-from tests.integration.replay_oracle import Account, Contents, Oracle, git, is_of_the_sync, listing
+from tests.integration.replay_oracle import (
+    Account,
+    Contents,
+    Oracle,
+    differences,
+    git,
+    is_of_the_sync,
+    listing,
+    short,
+)
 
 #: What the reasons of the kinds say.
 REASONS = {
@@ -80,7 +89,7 @@ class Replay:
         """Sync, and compare everything with what the oracle says."""
         history = self.history
         expected = self.oracle.expect(excludes_internal=history.excludes_internal, shares=history.shares)
-        accounts = {(_short(path), _short(place)): account for (path, place), account in self.oracle.accounts.items()}
+        accounts = {(short(path), short(place)): account for (path, place), account in self.oracle.accounts.items()}
         self.seen |= {account.verdict for account in accounts.values()}
         outcome = self.sync()
         found = {path: entry for path, entry in listing(self.portal).items() if not is_of_the_sync(path)}
@@ -128,7 +137,7 @@ class Replay:
 
     def _accounts(self) -> dict[tuple[str, str], Account]:
         return {
-            (_short(row["path"]), _short(row["destination"])): Account(_verdict(row), row["blob"])
+            (short(row["path"]), short(row["destination"])): Account(_verdict(row), row["blob"])
             for row in self._rows(schema.synced_files)
         }
 
@@ -143,29 +152,11 @@ class Replay:
         return {row["path"]: row["blob"] for row in self._rows(schema.documents) if row["path"].lower().endswith(".md")}
 
 
-def _short(path: str) -> str:
-    """A path that is too long is stored shortened."""
-    return path if len(path) < 900 else path[:300]
-
-
 def _verdict(row: dict[str, Any]) -> str:
     if row["status"] == "synced" and row["reason"] is None:
         return "synced"
     kinds = [kind for kind, words in REASONS.items() if words in (row["reason"] or "")]
     return kinds[0] if len(kinds) == 1 else f"{row['status']}: {row['reason']}"
-
-
-def differences(what: str, expected: dict[Any, Any], found: dict[Any, Any]) -> list[str]:
-    """One line for each thing that is missing, too much or different."""
-    return (
-        [f"{what}: {name!r} is missing ({expected[name]})" for name in sorted(expected.keys() - found.keys())]
-        + [f"{what}: {name!r} is too much ({found[name]})" for name in sorted(found.keys() - expected.keys())]
-        + [
-            f"{what}: {name!r} is {found[name]}, not {expected[name]}"
-            for name in sorted(expected.keys() & found.keys())
-            if expected[name] != found[name]
-        ]
-    )
 
 
 def run(replay: Replay, *, count: int | None = None, batch: int = 1) -> None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, DbtCliInvocation, DbtCliResource, dbt_assets
 
 from lz_sync_dagster.config import Settings
+from lz_sync_dagster.defs.dbt import DagsterDbtTranslator, Dbt, DbtCliInvocation, dbt_assets
 from lz_sync_dagster.defs.layer_sync import attempt_layer, layer_job, materializations
 from lz_sync_dagster.layers import LayerId, layer
-from lz_sync_dagster.sync.analytics import service, transform
+from lz_sync_dagster.sync.analytics import transform
 from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.progress import Progress
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
@@ -64,6 +64,8 @@ def raw_billing(
     clock: dg.ResourceParam[Clock],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     def land(settings: Settings, store: Store, _run: LayerRun, *, clock: Clock, progress: Progress) -> LayerOutcome:
+        from lz_sync_dagster.sync.analytics import service  # loads pyarrow and duckdb: only a run needs them
+
         landing = service.land_billing(settings, store, clock=clock, progress=progress)
         return LayerOutcome(
             items_synced=landing.lines,
@@ -81,7 +83,7 @@ def raw_billing(
 @dbt_assets(manifest=transform.manifest_path(), dagster_dbt_translator=Translator(), name="analytics_dbt")
 def analytics_models(
     context: dg.AssetExecutionContext,
-    dbt: dg.ResourceParam[DbtCliResource],
+    dbt: dg.ResourceParam[Dbt],
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[Store],
     clock: dg.ResourceParam[Clock],
@@ -89,6 +91,8 @@ def analytics_models(
     events: list[Any] = []
 
     def build(settings: Settings, _store: Store, _run: LayerRun, *, clock: Clock, progress: Progress) -> LayerOutcome:
+        from lz_sync_dagster.sync.analytics import service  # loads pyarrow and duckdb: only a run needs them
+
         service.load_warehouse(settings, progress=progress)
         target = transform.target_path(settings)
         settings.duckdb_path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,6 +131,8 @@ def daily_metrics(
     clock: dg.ResourceParam[Clock],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     def publish(settings: Settings, store: Store, _run: LayerRun, *, clock: Clock, progress: Progress) -> LayerOutcome:
+        from lz_sync_dagster.sync.analytics import service  # loads pyarrow and duckdb: only a run needs them
+
         published = service.publish_marts(settings, store, progress=progress)
         landing = service.land_billing(
             settings, store, clock=clock

@@ -7,10 +7,12 @@ host: it is in no URL, no argument, no file and no message.
 from __future__ import annotations
 
 import base64
+import contextlib
 import ipaddress
 import os
 import re
 import shutil
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +37,9 @@ STALL_SECONDS = 60
 
 log = structlog.get_logger(__name__)
 
+#: In a copy's configuration: a name that no other copy has or had, and that of the copy whose objects it uses.
+_IDENTITY = "lz-sync.identity"
+_BORROWS = "lz-sync.borrows"
 _SCP_LIKE = re.compile(r"^[^/\\]+:")
 _LOCKED = re.compile(r"Unable to create '.*\.lock'|cannot lock ref|unable to lock", re.IGNORECASE)
 #: Of the copy; what the remote says of itself has the prefix ``remote:``.
@@ -125,6 +130,12 @@ _KINDS = (
         Reason.INVALID,
     ),
     _Kind(
+        re.compile(r"^git was killed|died of signal", re.MULTILINE),
+        "was not read or written to the end: something killed git",
+        "check that the machine has memory left; another attempt follows by itself",
+        Reason.UNAVAILABLE,
+    ),
+    _Kind(
         re.compile(
             r"could not resolve|connection refused|timed out|timeout|connection reset|early eof|hung up"
             r"|returned error: (5\d\d|429)|unable to access|failed to connect|network is unreachable"
@@ -190,8 +201,6 @@ class Mirror:
         self.key = key
         self._credential = credential or NoCredential()
         self._borrows = borrows
-        #: Whether `fetch` began with an empty copy.
-        self.made_anew = False
         self._filter = None if max_blob_bytes is None else f"blob:limit={max_blob_bytes + 1}"
         is_folder = "://" not in config.url and not _SCP_LIKE.match(config.url)
         self._url = str(Path(config.url).absolute()) if is_folder else config.url
@@ -226,7 +235,7 @@ class Mirror:
 
     def has(self, commit: str) -> bool:
         """Whether the copy has a commit."""
-        return (self.path / "HEAD").exists() and commit in self.open()
+        return self._is_made() and commit in self.open()
 
     def fetch(self) -> str:
         """Fetch what is new and return the head's commit id. A copy that a killed process left locked or broken is
@@ -246,7 +255,6 @@ class Mirror:
     def _fetch_anew(self, arguments: list[str], errors: str) -> tuple[int, str]:
         """Fetch into a new copy. It takes the place of the old one if that works: the remote may be what is broken."""
         aside = self.path.with_name(f"{self.path.name}.broken")
-        was_made_anew = self.made_anew
         try:
             shutil.rmtree(aside, ignore_errors=True)
             self.path.rename(aside)
@@ -263,12 +271,28 @@ class Mirror:
             else:
                 self.forget()
                 aside.rename(self.path)
-                self.made_anew = was_made_anew
         return status, said
 
     def forget(self) -> None:
-        """Remove the copy; the next fetch makes it anew."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the copy; the next fetch makes it anew. A process that is killed meanwhile leaves none that is half
+        there."""
+        removed = self.path.with_name(f"{self.path.name}.removed")
+        shutil.rmtree(removed, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            self.path.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
+
+    def borrow(self, source: Mirror) -> None:
+        """Remember whose objects this copy uses, once ``source`` was fetched. If that one was made anew since the last
+        time, what was borrowed may be gone: then this copy is made anew too."""
+        identity = str(source.open().config[_IDENTITY])
+        known = _value(self.open().config, _BORROWS)
+        if known == identity:
+            return
+        if known is not None:
+            self.forget()
+            self._prepare()
+        self.open().config[_BORROWS] = identity
 
     def remote_head(self) -> str:
         """The commit id that the remote's branch has now; nothing is fetched."""
@@ -298,7 +322,10 @@ class Mirror:
         self._push(ref, f"{commit}:{ref}", expected or "")
         # What a branch of the remote needs is not to be cleared away here.
         kept = ref if branch is None else _PROPOSED
-        self.open().references.create(kept, pygit2.Oid(hex=commit), force=True)
+        try:
+            self.open().references.create(kept, pygit2.Oid(hex=commit), force=True)
+        except (OSError, pygit2.GitError) as error:  # a killed process left its lock; the next fetch finds it too
+            log.warning("mirror_not_moved", path=str(self.path), error=str(error))
 
     def delete_branch(self, branch: str, *, expected: str) -> None:
         """Delete a branch of the remote.
@@ -334,13 +361,11 @@ class Mirror:
 
     def _prepare(self) -> None:
         try:
-            if (self.path / "HEAD").exists() and (reason := self._why_anew()) is not None:
+            if self._is_made() and (reason := self._why_anew()) is not None:
                 log.info("mirror_made_anew", path=str(self.path), reason=reason)
                 self.forget()
-            if not (self.path / "HEAD").exists():
-                self.made_anew = True
-                self.path.mkdir(parents=True, exist_ok=True)
-                git.Repo.init(self.path, bare=True).close()
+            if not self._is_made():
+                self._make()
             self._configure()
         except (OSError, pygit2.GitError, git.GitCommandError) as error:
             raise self.failure(error) from error
@@ -349,20 +374,34 @@ class Mirror:
         """What kept the copy from being used: a full disk above all."""
         return self._error(str(error))
 
+    def _is_made(self) -> bool:
+        head = self.path / "HEAD"
+        return head.exists() and head.stat().st_size > 0 and (self.path / "objects").is_dir()
+
     def _why_anew(self) -> str | None:
         """Why a copy that is there cannot be used any more."""
         try:
             config = self.open().config
         except pygit2.GitError as error:
             return str(error)
-        name = "remote.origin.partialclonefilter"
-        configured = config[name] if name in config else None  # noqa: SIM401 (it has no get)
-        return None if configured == self._filter else "another limit of file sizes"
+        is_same = _value(config, "remote.origin.partialclonefilter") == self._filter
+        return None if is_same else "another limit of file sizes"
+
+    def _make(self) -> None:
+        """Make an empty copy: aside at first, so that a process that is killed leaves none that is half made."""
+        new = self.path.with_name(f"{self.path.name}.new")
+        for folder in (new, self.path):
+            shutil.rmtree(folder, ignore_errors=True)
+        new.mkdir(parents=True)
+        git.Repo.init(new, bare=True).close()
+        new.rename(self.path)
 
     def _configure(self) -> None:
         configured = self.open().config
         if "remote.origin.url" not in configured or configured["remote.origin.url"] != self._url:
             configured["remote.origin.url"] = self._url
+        if _IDENTITY not in configured:
+            configured[_IDENTITY] = uuid.uuid4().hex
         if self._borrows is not None:
             alternates = self.path / "objects" / "info" / "alternates"
             line = f"{self._borrows.absolute() / 'objects'}\n"
@@ -394,7 +433,8 @@ class Mirror:
             )
         except git.GitCommandNotFound as error:
             raise self.failure(error) from error
-        return int(status), str(output), str(errors)
+        killed = f"\ngit was killed by signal {-int(status)}" if int(status) < 0 else ""
+        return int(status), str(output), f"{errors}{killed}"
 
     def environment(self) -> dict[str, str]:
         """The environment of a git command that talks to the remote; the token is in here alone.
@@ -451,6 +491,10 @@ class Mirror:
             remedy=f"try 'git ls-remote' with it; if the copy is at fault, delete {self.path.name} in data_dir/git",
             reason=Reason.INTERNAL,
         )
+
+
+def _value(config: pygit2.Config, name: str) -> str | None:
+    return str(config[name]) if name in config else None
 
 
 def hide_credentials(text: str) -> str:

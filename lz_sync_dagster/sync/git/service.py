@@ -192,8 +192,7 @@ def _round(
         max_file_bytes=config.max_file_bytes,
     )
     heads = looking.result()
-    if source_mirror.made_anew and not portal.made_anew:
-        portal.forget()  # it borrowed objects that may be gone
+    portal.borrow(source_mirror)
     progress("updating the portal repository", 0, None)
     publisher = Publisher(
         portal,

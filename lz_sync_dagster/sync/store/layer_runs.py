@@ -102,6 +102,12 @@ def is_in_progress(connection: sa.Connection, layer: LayerId, now: datetime) -> 
     return row is not None and row.status == Status.IN_PROGRESS.value and is_held(row, now)
 
 
+def lease_holder(connection: sa.Connection, layer: LayerId, now: datetime) -> str | None:
+    """Who holds the lease of a layer now."""
+    row = connection.execute(sa.select(layer_status).where(layer_status.c.layer == layer.value)).one_or_none()
+    return row.lease_holder if row is not None and is_held(row, now) else None
+
+
 def is_held(row: sa.Row[Any], now: datetime) -> bool:
     """Whether somebody holds the lease in a row of ``layer_status``. A holder of this host has to be alive."""
     if row.lease_holder is None or row.lease_expires_at is None or row.lease_expires_at < now:

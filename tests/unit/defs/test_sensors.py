@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from lz_sync_dagster.config import GithubConfig, RepositoryConfig, Settings, Syn
 from lz_sync_dagster.defs.analytics.checks import newest_day_is_whole
 from lz_sync_dagster.defs.events.sensors import Cursor, read_cursor, wait_for_events, write_cursor
 from lz_sync_dagster.defs.layer_requests import Asked, look, wait_for_run
+from lz_sync_dagster.defs.layer_sync import holder_of
 from lz_sync_dagster.defs.operations.sensors import worst_state
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.cadence import Cadence, cadence_of
@@ -697,3 +699,32 @@ def test_costs_are_missed_only_when_they_are_due(
     result = newest_day_is_whole(settings=settings, store=sqlite_store, clock=clock)
     assert isinstance(result, dg.AssetCheckResult)
     assert result.passed is passed
+
+
+# --- runs whose process is gone ---------------------------------------------------------------------------------------
+
+
+def test_a_run_without_lease_and_words_is_ended_so_that_it_keeps_no_other_one_waiting(
+    tick: Tick, sqlite_store: Store, instance: dg.DagsterInstance, clock: SteppedClock
+) -> None:
+    def add(layer: LayerId) -> dg.DagsterRun:
+        status = dg.DagsterRunStatus.STARTED
+        run = dg.DagsterRun("git_job", str(uuid.uuid4()), status=status, tags={"lz_sync/layer": layer.value})
+        return instance.add_run(run)
+
+    gone, spoke, syncing = add(LayerId.GIT), add(LayerId.GIT), add(LayerId.API)
+    instance.report_engine_event("still here", spoke)
+    attempt(
+        sqlite_store,
+        LayerId.API,
+        lambda run: LayerOutcome(1, 1, clock()),
+        triggered_by="schedule",
+        clock=clock,
+        holder=holder_of(syncing.run_id),
+        last=False,
+    )
+    assert tick("operations_runs_sensor").skip_message == f"ended: {gone.run_id[:8]}"
+    statuses = {run.run_id: run.status for run in instance.get_runs()}
+    assert statuses[gone.run_id] is dg.DagsterRunStatus.FAILURE
+    assert statuses[spoke.run_id] is statuses[syncing.run_id] is dg.DagsterRunStatus.STARTED
+    assert tick("operations_runs_sensor").skip_message == "every run that is under way lives"
