@@ -440,6 +440,9 @@ def test_a_head_without_a_good_signature_is_warned_of_or_refused(world: World) -
 class InPlace(Mirror):
     """A mirror that is the repository itself: nothing is fetched."""
 
+    def borrow(self, source: Mirror) -> None:
+        pass
+
     def fetch(self) -> str:
         return self.remote_heads()[self.ref]
 

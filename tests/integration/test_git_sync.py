@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import random
 import shutil
 import string
+import subprocess
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -30,7 +32,7 @@ from lz_sync_dagster.sync.git.audit import audit_portal
 from lz_sync_dagster.sync.git.manifest import is_manifest
 from lz_sync_dagster.sync.git.mapping import Mapping
 from lz_sync_dagster.sync.git.mirror import Mirror
-from lz_sync_dagster.sync.git.service import sync_git
+from lz_sync_dagster.sync.git.service import mirrors, sync_git
 from lz_sync_dagster.sync.git.source import Source
 from lz_sync_dagster.sync.git.tree import entries_of
 from lz_sync_dagster.sync.github.credentials import GitCredential
@@ -605,18 +607,55 @@ def test_more_commits_than_the_first_read_takes_are_read_later_as_they_come(loca
     assert {row.sha for row in local.rows(schema.commits)} >= shas
 
 
-@pytest.mark.parametrize("damage", ["lock", "object"])
-def test_a_mirror_that_a_killed_process_left_broken_is_made_anew(local: World, damage: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("landing-zone", "object"), *itertools.product(["landing-zone", "portal"], ["lock", "head", "objects"])],
+)
+def test_a_copy_that_a_killed_process_or_a_crash_left_broken_is_made_anew(local: World, name: str, damage: str) -> None:
     local.sync()
-    mirror = local.folder / "data" / "git" / "landing-zone.git"
+    copy = local.folder / "data" / "git" / f"{name}.git"
     sha = local.change("docs/cost.md", b"# Changed\n")
     if damage == "lock":
-        (mirror / "refs" / "heads" / "main.lock").touch()
+        (copy / "refs" / "heads" / "main.lock").touch()
+    elif damage == "head":
+        (copy / "HEAD").write_bytes(b"")
+    elif damage == "objects":
+        shutil.rmtree(copy / "objects")
     else:
-        for loose in mirror.glob("objects/??/*"):
+        for loose in copy.glob("objects/??/*"):
             loose.chmod(0o644)
             loose.write_bytes(b"")
     assert local.sync().details["commits"]["head"] == sha
+    again = local.change("docs/cost.md", b"# Changed again\n")
+    assert local.sync().details["commits"]["head"] == again
+    assert expected(local.landing_zone).items() <= blobs(local.portal).items()
+
+
+def test_what_was_borrowed_from_a_copy_that_is_no_more_is_fetched(local: World) -> None:
+    first = head(local.landing_zone)
+    local.change("docs/network/new/page.md", b"# Only here\n")
+    local.sync()
+    repository = pygit2.Repository(str(local.landing_zone))
+    repository.references.create("refs/heads/main", first.id, force=True)
+    subprocess.run(["git", "-C", str(local.landing_zone), "gc", "--quiet", "--prune=now"], check=True)
+    source, _ = mirrors(local.settings())
+    source.forget()
+    source.fetch()  # and here the process is killed
+    local.sync()
+    assert expected(local.landing_zone).items() <= blobs(local.portal).items()
+    copy = local.folder / "data" / "git" / "portal.git"
+    subprocess.run(["git", "-C", str(copy), "fsck", "--connectivity-only"], check=True, capture_output=True)
+
+
+def test_git_that_is_killed_is_worth_another_attempt(local: World) -> None:
+    local.sync()
+    hook = local.portal / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text('#!/bin/sh\nkill -9 $(cut -d " " -f 4 /proc/$PPID/stat)\n')
+    hook.chmod(0o755)
+    local.change("docs/cost.md", b"# Changed\n")
+    error = failure(local)
+    assert (error.what, error.transient) == ("was not read or written to the end: something killed git", True)
 
 
 def failure(world: World, **changes: Any) -> SyncError:
