@@ -57,7 +57,7 @@ def _deliver(zone: DemoLandingZone, processes: Processes, number: int) -> float:
     text = f"# Delivery {number}\n".encode()
     source, portal = zone.repositories.landing_zone, zone.repositories.portal
     commit_change(source, "docs/delivery.md", text, message=f"Delivery {number}", at=utcnow())
-    status = zone.webhook(head_push(source))
+    status = zone.push(head_push(source))
     started = time.monotonic()
     if status != httpx.codes.ACCEPTED:
         raise BenchError(f"the portal answered {status} to a signed delivery")

@@ -31,7 +31,15 @@ _PACE = 4.0
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the demo keeps everything.")]
 Assets = Annotated[int | None, typer.Option("--assets", help="Size of the organization (default 2,000).")]
-Fault = Annotated[list[str] | None, typer.Option("--fault", help=f"What goes wrong: {', '.join(FAULTS)}.")]
+Fault = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault",
+        metavar="NAME",
+        help="What goes wrong, several times for several.\n\n"
+        + "\n\n".join(f"{name}: {text}." for name, text in FAULTS.items()),
+    ),
+]
 
 
 @app.command()
@@ -54,6 +62,11 @@ def once(
             zone.simulator.welcome()
             zone.simulator.script()
         _expect_accepted(zone.deliver_head())
+        if zone.is_new and zone.has_trouble:
+            _say("first sync, in which nothing goes wrong yet")
+            processes.run(command("lz-sync", "sync", "git"), log="first-sync")
+        for done in zone.make_trouble():
+            _say(done)
         code = processes.run(command("lz-sync", "sync", "all", *(["--json"] if as_json else [])))
     raise typer.Exit(1 if code is None else code)
 
@@ -89,6 +102,8 @@ def up(
             _say(f"API              {zone.portal_url}/api/v1/openapi.json")
             _say(f"logs             {processes.logs}")
             _say("a change every few seconds; Ctrl-C ends everything")
+            for done in zone.make_trouble():
+                _say(done)
         while not stop.wait(_PACE):
             processes.check()
             change = zone.simulator.step()
@@ -110,8 +125,8 @@ def _start_dagster(installation: Installation, stop: threading.Event) -> str:
     return installation.webserver_url
 
 
-def _expect_accepted(status: int) -> None:
-    if status != httpx.codes.ACCEPTED:
+def _expect_accepted(status: int | None) -> None:
+    if status is not None and status != httpx.codes.ACCEPTED:
         raise typer.BadParameter(f"the portal answered {status} to a signed delivery")
 
 

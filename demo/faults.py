@@ -1,4 +1,5 @@
-"""Faults that the demo's servers can show on demand, as data. What one looks like on the wire is the server's part."""
+"""Faults that the demo can show on demand, as data. What one looks like is the part of the server, or the person, that
+shows it."""
 
 from __future__ import annotations
 
@@ -19,10 +20,17 @@ FAULTS: dict[str, str] = {
     "feed_duplicate": "each feed message is delivered twice",
     "feed_reorder": "feed messages overtake each other",
     "feed_lose": "every third feed message is lost",
+    "webhook_lost": "GitHub cannot connect for the first deliveries: the repair sensor asks for them again",
+    "webhook_missing": "GitHub sends no webhook: polling finds each new head",
+    "git_denied": "the git token may read but not push, as soon as there was a first sync",
+    "portal_edited": "after the first sync, somebody edits a synced file in the portal repository: it is put back",
+    "pmo_invalid": "after the first sync, somebody commits a pmo.yaml that is no YAML: the values of before are shown",
 }
 
 #: How many calls a fault hits before it is over; the others last until they are switched off.
-CALLS: dict[str, int] = {"asset_quota": 2, "asset_expired_token": 1, "asset_unavailable": 2}
+CALLS: dict[str, int] = {"asset_quota": 2, "asset_expired_token": 1, "asset_unavailable": 2, "webhook_lost": 3}
+#: Faults that go wrong with something that was right before.
+AFTER_FIRST_SYNC = frozenset({"git_denied", "portal_edited", "pmo_invalid"})
 
 
 @dataclass

@@ -3,7 +3,8 @@
 Served below one address, laid out like GitHub Enterprise: ``/api/v3`` (an App and its installation tokens, pull
 requests, webhook deliveries), ``/api/graphql`` (auto-merge), and git over http at ``/OWNER/NAME.git`` by git's own
 ``http-backend``. Tokens expire, are narrowed and are checked on every call, with GitHub's answers. The repositories are
-bare ones on disk; a merged pull request is merged there. Not here: users, reviews, checks, ETags.
+bare ones on disk; a merged pull request is merged there. A commit and a file have a page, as plain text and for
+everybody: ``/OWNER/NAME/commit/SHA``, ``/OWNER/NAME/blob/REF/PATH``. Not here: users, reviews, checks, ETags.
 """
 
 from __future__ import annotations
@@ -210,6 +211,7 @@ class GithubServer:
     def __init__(
         self, repositories: Mapping[str, Path], app: App | None, tokens: Iterable[Token], clock: Clock, port: int
     ) -> None:
+        self._socket = socket.create_server(("127.0.0.1", port))
         self.clock = clock
         self._lock = threading.RLock()
         self.reset(repositories, app=app, tokens=tokens)
@@ -219,12 +221,12 @@ class GithubServer:
         hook.write_text(f"#!{sys.executable} -SE\n{_PROTECTED}")
         hook.chmod(hook.stat().st_mode | stat.S_IXUSR)
 
-        self._socket = socket.create_server(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.api_url = self.url + _API
         self._server = _Uvicorn(
             uvicorn.Config(
                 Starlette(routes=self._routes()),
+                loop="asyncio",  # uvloop raises where a process has closed its standard input
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -301,9 +303,10 @@ class GithubServer:
         """A webhook, to change where it leads."""
         return self._hooks[hook_id]
 
-    def deliver(self, event: str, payload: Mapping[str, Any], hook_id: int) -> Delivery:
-        """Send a webhook, signed, and log how it went."""
-        return self._send(self._hooks[hook_id], event, str(uuid.uuid4()), orjson.dumps(payload), redelivery=False)
+    def deliver(self, event: str, payload: Mapping[str, Any], hook_id: int, *, guid: str | None = None) -> Delivery:
+        """Send a webhook, signed, and log how it went. ``guid``: the delivery's id, by default a new one."""
+        body = orjson.dumps(payload)
+        return self._send(self._hooks[hook_id], event, guid or str(uuid.uuid4()), body, redelivery=False)
 
     def deliveries(self, hook_id: int) -> list[Delivery]:
         """The log of a webhook, newest first."""
@@ -413,6 +416,8 @@ class GithubServer:
         return [
             *(Route(path, self._answering(handler), methods=[method]) for method, path, handler in table),
             Route("/{owner}/{repo}.git/{rest:path}", self._git, methods=["GET", "POST"]),
+            Route("/{owner}/{repo}/commit/{sha}", self._page),
+            Route("/{owner}/{repo}/blob/{ref}/{path:path}", self._page),
         ]
 
     def _answering(self, handler: Callable[[Request, Any], Response]) -> Callable[[Request], Awaitable[Response]]:
@@ -798,6 +803,23 @@ class GithubServer:
             return "failed to connect to host", 502
         return ("OK" if 200 <= code < 300 else f"Invalid HTTP Response: {code}"), code
 
+    # --- pages ---
+
+    async def _page(self, request: Request) -> Response:
+        """A commit with its changes, or a file, as git shows it."""
+        asked = request.path_params
+        found = self._repositories.get(f"{asked['owner']}/{asked['repo']}".casefold())
+        missing = Response("Not Found", 404, media_type="text/plain")
+        if found is None:
+            return missing
+        what = asked["sha"] if "sha" in asked else f"{asked['ref']}:{asked['path']}"
+        options = ("--stat", "--patch", "--end-of-options", what)
+        command = ("git", "-C", str(found.path), "-c", "safe.directory=*", "show", *options)
+        pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+        git = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=nowhere)
+        text, _ = await git.communicate()
+        return Response(text, media_type="text/plain") if git.returncode == 0 else missing
+
     # --- git over http ---
 
     async def _git(self, request: Request) -> Response:
@@ -879,8 +901,9 @@ class GithubServer:
 async def _feed(request: Request, stdin: asyncio.StreamWriter) -> None:
     try:
         async for chunk in request.stream():
-            stdin.write(chunk)
-            await stdin.drain()
+            if chunk:
+                stdin.write(chunk)
+                await stdin.drain()
     except (BrokenPipeError, ConnectionResetError, RuntimeError):
         pass  # the backend has heard enough; uvloop has a RuntimeError for that
     finally:

@@ -9,21 +9,23 @@ import json
 import os
 import socket
 import uuid
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import httpx
 import yaml
 from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
 
 from demo.asset_server import AssetServer, start_asset_server
 from demo.billing import write_billing_export
-from demo.faults import Faults
+from demo.faults import AFTER_FIRST_SYNC, Faults
+from demo.github_server import App, GithubServer, Token, make_private_key, public_key_of, start_github_server
 from demo.organization import ORGANIZATION, Organization
 from demo.pubsub_server import PubsubServer, start_pubsub_server
-from demo.repositories import BRANCH, make_repositories
-from demo.simulator import REPOSITORY, GithubWebhook, Simulator, head_push
+from demo.repositories import BRANCH, break_pmo, edit_portal, make_repositories, mend_pmo
+from demo.simulator import REPOSITORY, Simulator, head_push
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.timing import Clock
 
@@ -32,6 +34,8 @@ PUBSUB_PROJECT = "lz-demo-ops"
 TOPIC = "lz-infrastructure-events"
 SUBSCRIPTION = "portal-lz-events"
 WEBHOOK_SECRET = "demo-webhook-secret"  # noqa: S105
+GIT_TOKEN = "demo-git-token"  # noqa: S105
+APP_ID = 4242
 HOST = "127.0.0.1"
 _SEED = 7
 _BILLING_DAYS = 120
@@ -57,28 +61,34 @@ class DemoLandingZone:
     def __init__(self, folder: Path, *, assets: int | None, faults: Faults, clock: Clock) -> None:
         self.folder = folder.absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._faults = faults
+        self._clock = clock
         self.repositories = make_repositories(self.folder / "repositories")
         journal = self.folder / "organization.jsonl"
         self.is_new = not journal.exists()
-        self.organization = Organization(_remembered_size(self.folder / "demo.json", assets), _SEED, journal)
+        remembered = _remembered(self.folder / "demo.json", assets)
+        self.organization = Organization(remembered["assets"], _SEED, journal)
         yesterday = clock().date() - timedelta(days=1)
         write_billing_export(self.folder / "billing_export", self.organization, days=_BILLING_DAYS, until=yesterday)
         self._assets: AssetServer = start_asset_server(self.organization, faults)
         self._pubsub: PubsubServer = start_pubsub_server(faults=faults)
         self.portal_port = free_port()
-        self._client = httpx.Client(timeout=10)
+        self._app_key = make_private_key()
+        self._github = self._start_github(remembered["github_port"])
+        self._hook = self._github.add_hook(REPOSITORY, f"{self.portal_url}/webhooks/github", WEBHOOK_SECRET)
+        if not faults.active("pmo_invalid"):
+            mend_pmo(self.repositories.landing_zone, at=clock())
         self.config = self._write_config()
         os.environ["PUBSUB_EMULATOR_HOST"] = self._pubsub.address
         self._publisher = PublisherClient()
         self._topic = self._publisher.topic_path(PUBSUB_PROJECT, TOPIC)
         self._subscribe()
-        self.webhook = GithubWebhook(f"{self.portal_url}/webhooks/github", WEBHOOK_SECRET.encode(), self._client)
         self.simulator = Simulator(
             self.organization,
             self._publisher,
             self._topic,
             self.repositories.landing_zone,
-            self.webhook,
+            self.push,
             _SEED,
             clock,
         )
@@ -90,18 +100,50 @@ class DemoLandingZone:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of the production processes: endpoints and the one secret."""
+        """The environment of the production processes: endpoints and secrets."""
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith("LZ_SYNC_")},
             "LZ_SYNC_CONFIG": str(self.config),
             "LZ_SYNC_WEBHOOK_SECRETS": WEBHOOK_SECRET,
+            "LZ_SYNC_GIT_TOKEN": GIT_TOKEN,
+            "LZ_SYNC_GITHUB_APP_PRIVATE_KEY": self._app_key,
             "PUBSUB_EMULATOR_HOST": self._pubsub.address,
         }
 
-    def deliver_head(self) -> int:
-        """Send the push of the landing zone's head, always as the same delivery. Returns the HTTP status."""
+    def push(self, payload: Mapping[str, Any], *, guid: str | None = None) -> int | None:
+        """Let GitHub tell of a push. Returns the HTTP status that it got; ``None``: a fault kept it from telling."""
+        if self._faults.active("webhook_missing"):
+            return None
+        if lost := self._faults.take("webhook_lost"):
+            self._github.fail("hook_refused")
+        delivery = self._github.deliver("push", payload, self._hook, guid=guid)
+        return None if lost else delivery.status_code
+
+    def deliver_head(self) -> int | None:
+        """`push` the landing zone's head, always as the same delivery."""
         payload = head_push(self.repositories.landing_zone)
-        return self.webhook(payload, delivery=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{REPOSITORY}@{payload['after']}")))
+        return self.push(payload, guid=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{REPOSITORY}@{payload['after']}")))
+
+    @property
+    def has_trouble(self) -> bool:
+        """Whether something is to go wrong after the first sync."""
+        return any(self._faults.active(name) for name in AFTER_FIRST_SYNC)
+
+    def make_trouble(self) -> list[str]:
+        """Let that happen. Returns what was done."""
+        done = []
+        source = self.repositories.landing_zone
+        if self._faults.active("git_denied"):
+            self._github.add_token(Token(GIT_TOKEN, {"contents": "read"}))
+            done.append(f"git_denied: the token reads only; {self.simulator.commit().target} waits to be pushed")
+        if self._faults.active("portal_edited"):
+            edited = edit_portal(self.repositories.portal, at=self._clock())
+            done.append(f"portal_edited: {edited or 'nothing: the portal repository has no such file yet'}")
+        if self._faults.active("pmo_invalid"):
+            break_pmo(source, at=self._clock())
+            self.deliver_head()
+            done.append("pmo_invalid: pmo.yaml is no YAML any more")
+        return done
 
     def __enter__(self) -> DemoLandingZone:
         return self
@@ -110,10 +152,24 @@ class DemoLandingZone:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._publisher.stop()
-        self._client.close()
+        self._github.stop()
         self._pubsub.stop()
         self._assets.stop()
         self.organization.close()
+
+    def _start_github(self, port: int) -> GithubServer:
+        """GitHub, where it was before if nobody else is there now."""
+        repositories = {REPOSITORY: self.repositories.landing_zone, PORTAL_REPOSITORY: self.repositories.portal}
+        app = App(APP_ID, public_key_of(self._app_key), {"repository_hooks": "write"})
+        tokens = [Token(GIT_TOKEN, {"contents": "write"})]
+        try:
+            return start_github_server(repositories, app=app, tokens=tokens, clock=self._clock, port=port)
+        except OSError:
+            return start_github_server(repositories, app=app, tokens=tokens, clock=self._clock)
+
+    def _repository(self, name: str) -> dict[str, str]:
+        page = f"{self._github.url}/{name}"
+        return {"url": self._github.clone_url(name), "name": name, "branch": BRANCH, "page": page}
 
     def _subscribe(self) -> None:
         self._publisher.create_topic(name=self._topic)
@@ -128,20 +184,14 @@ class DemoLandingZone:
         """The ``sync_config.yaml`` that a user of this landing zone would write."""
         config = {
             "sync_layers": {
+                "webhook": {"hook": self._hook},
                 "api_sync": {"scopes": [ORGANIZATION], "content_types": ["RESOURCE", "IAM_POLICY", "ORG_POLICY"]},
                 "pubsub": {"project": PUBSUB_PROJECT, "topic": TOPIC, "subscription": SUBSCRIPTION},
                 "bigquery": {"billing_export": str(self.folder / "billing_export")},
             },
-            "landing_zone": {
-                "url": str(self.repositories.landing_zone),
-                "name": REPOSITORY,
-                "branch": BRANCH,
-            },
-            "portal_repository": {
-                "url": str(self.repositories.portal),
-                "name": PORTAL_REPOSITORY,
-                "branch": BRANCH,
-            },
+            "landing_zone": self._repository(REPOSITORY),
+            "portal_repository": self._repository(PORTAL_REPOSITORY),
+            "github": {"api_url": self._github.api_url, "app_id": APP_ID},
             "google_cloud": {"asset_endpoint": self._assets.endpoint},
             "data_dir": str(self.folder / "lz_sync"),
         }
@@ -150,13 +200,12 @@ class DemoLandingZone:
         return path
 
 
-def _remembered_size(path: Path, asked: int | None) -> int:
-    """The size of the organization: as asked the first time, and the same ever after."""
-    if not path.exists():
-        size = 2000 if asked is None else asked
-        path.write_text(json.dumps({"assets": size}), encoding="utf-8")
-        return size
-    size = int(json.loads(path.read_text(encoding="utf-8"))["assets"])
+def _remembered(path: Path, asked: int | None) -> dict[str, int]:
+    """What stays as it was the first time: the size of the organization (``assets``), as asked then, and
+    ``github_port``: links and clones lead there."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    size = known.setdefault("assets", 2000 if asked is None else asked)
+    known.setdefault("github_port", free_port())
     if asked is not None and asked != size:
         raise SyncError(
             f"holds an organization of {size} assets, not {asked}",
@@ -165,7 +214,8 @@ def _remembered_size(path: Path, asked: int | None) -> int:
             reason=Reason.CONFLICT,
             transient=False,
         )
-    return size
+    path.write_text(json.dumps(known), encoding="utf-8")
+    return {name: int(value) for name, value in known.items()}
 
 
 def free_port() -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from lz_sync_dagster.sync.errors import Reason, SyncError
 
@@ -30,8 +31,7 @@ class Processes:
 
     def start(self, name: str, command: Sequence[str], *, extra: Mapping[str, str] | None = None) -> None:
         """Start a process in a group of its own."""
-        self.logs.mkdir(parents=True, exist_ok=True)
-        with self.log(name).open("ab") as log:
+        with self._open(name) as log:
             self._running[name] = subprocess.Popen(
                 command,
                 env={**self.environment, **(extra or {})},
@@ -41,8 +41,13 @@ class Processes:
                 start_new_session=True,
             )
 
-    def run(self, command: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> int | None:
+    def run(
+        self, command: Sequence[str], *, stopped: Callable[[], bool] = lambda: False, log: str | None = None
+    ) -> int | None:
         """Run a command with this process's own output until it ends, or until ``stopped`` says so.
+
+        Args:
+            log: its output goes to the log of this name instead.
 
         Returns:
             Its exit code; ``None`` if it was stopped: then `stop` ends it.
@@ -50,7 +55,15 @@ class Processes:
         Raises:
             SyncError: one of the other processes ended.
         """
-        process = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        with contextlib.nullcontext() if log is None else self._open(log) as output:
+            process = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         self._running[_FOREGROUND] = process
         while process.poll() is None:
             if stopped():
@@ -63,6 +76,10 @@ class Processes:
     def log(self, name: str) -> Path:
         """The file with a process's output."""
         return self.logs / f"{name}.log"
+
+    def _open(self, name: str) -> BinaryIO:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        return self.log(name).open("ab")
 
     def check(self) -> None:
         """Raise if a process ended by itself.

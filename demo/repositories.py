@@ -7,6 +7,7 @@ The same commits come out each time (fixed authors and dates). The content is in
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import textwrap
 from collections.abc import Mapping
@@ -21,6 +22,9 @@ from lz_sync_dagster.sync.git.tree import Entry, write_tree
 BRANCH = "main"
 FIRST_COMMIT = datetime(2026, 1, 12, 8, 30, tzinfo=UTC)
 
+_PMO_PATH = "pmo.yaml"
+#: What `break_pmo` writes: a list that is not closed.
+_UNCLOSED = b"  exceptions: [GATE-04\n"
 _REF = f"refs/heads/{BRANCH}"
 
 
@@ -71,6 +75,32 @@ def commit_changes(
     return str(repository.create_commit(_REF, signature, signature, message, tree, [str(parent) for parent in parents]))
 
 
+def break_pmo(repo: Path, *, at: datetime) -> None:
+    """Commit a ``pmo.yaml`` that is no YAML any more."""
+    text = read_file(repo, _PMO_PATH) or b""
+    if _UNCLOSED not in text:
+        broken = re.sub(rb"(?m)^compliance:$", b"compliance:\n" + _UNCLOSED, text)
+        commit_change(repo, _PMO_PATH, broken, message="pmo: exceptions, in a hurry", author=BILAL, at=at)
+
+
+def mend_pmo(repo: Path, *, at: datetime) -> None:
+    """Take back what `break_pmo` did, if it did."""
+    text = read_file(repo, _PMO_PATH) or b""
+    if _UNCLOSED in text:
+        commit_change(repo, _PMO_PATH, text.replace(_UNCLOSED, b""), message="pmo: mend it", author=DANA, at=at)
+
+
+def edit_portal(repo: Path, *, at: datetime) -> str | None:
+    """Edit the copy of a document in the portal repository by hand. Returns its path, ``None`` if it is not there."""
+    path = "docs/lz-reference/cost.md"
+    text = read_file(repo, path)
+    if text is None:
+        return None
+    edited = text + f"\nEdited here by hand on {at:%Y-%m-%d at %H:%M:%S}.\n".encode()
+    commit_change(repo, path, edited, message="Correct the page on cost", author=DANA, at=at)
+    return path
+
+
 def read_file(repo: Path, path: str) -> bytes | None:
     """A file at the branch's head, ``None`` if there is none."""
     repository = pygit2.Repository(str(repo))
@@ -92,7 +122,7 @@ def _make(path: Path, steps: list[_Step]) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     pygit2.init_repository(str(unfinished), bare=True, initial_head=BRANCH)
     for number, step in enumerate(steps):
-        at = FIRST_COMMIT + timedelta(days=number * 3, hours=number % 5, minutes=7 * number % 60)
+        at = FIRST_COMMIT + timedelta(days=number * 2, hours=number % 5, minutes=7 * number % 60)
         changes = {name: None if text is None else _text(text) for name, text in step.files.items()}
         commit_changes(unfinished, changes, message=step.message, author=step.author, at=at)
     unfinished.rename(path)
@@ -121,19 +151,34 @@ def _landing_zone_history() -> list[_Step]:
         _Step(
             DANA,
             "Add governance and enforcement gates",
-            {"pmo.yaml": _PMO, "ENFORCEMENT_GATES.md": _GATES, "docs/governance.md": _DOCS["docs/governance.md"]},
+            {
+                "pmo.yaml": _PMO.replace("0.95", "0.9").replace("42000", "38000"),
+                "ENFORCEMENT_GATES.md": _GATES.replace("CIS | active |", "CIS | planned |"),
+                "docs/governance.md": _DOCS["docs/governance.md"],
+            },
         ),
         _Step(CHEN, "terraform: security baseline, keys and org policies", _layer("03-security")),
         _Step(
             CHEN,
             "docs: security, logging, and how firewalls are reviewed",
-            {
-                name: _DOCS[name]
-                for name in ("docs/security/baseline.md", "docs/security/logging.md", "docs/networking/firewalls.md")
-            },
+            {name: _DOCS[name] for name in ("docs/security/baseline.md", "docs/networking/firewalls.md")}
+            | {"docs/security/logs.md": _DOCS["docs/security/logging.md"].replace("400 days", "90 days")},
+        ),
+        _Step(
+            DANA,
+            "gates: the checks of buckets and databases are reported, not enforced yet",
+            {"ENFORCEMENT_GATES.md": _GATES.replace("CIS | active |", "CIS | advisory |")},
         ),
         _Step(BILAL, "terraform: shared platform (GKE, SQL, artifact registry)", _layer("04-platform")),
         _Step(DANA, "Add the runbooks", {"RUNBOOKS.md": _RUNBOOKS}),
+        _Step(
+            CHEN,
+            "docs: logging under the name that people look for",
+            {
+                "docs/security/logs.md": None,
+                "docs/security/logging.md": _DOCS["docs/security/logging.md"].replace("400 days", "90 days"),
+            },
+        ),
         _Step(
             ALICE,
             "terraform: workload projects from one module",
@@ -143,6 +188,16 @@ def _landing_zone_history() -> list[_Step]:
             DANA,
             "docs: cost, disaster recovery and glossary",
             {name: _DOCS[name] for name in ("docs/cost.md", "docs/disaster-recovery.md", "docs/glossary.md")},
+        ),
+        _Step(
+            DANA,
+            "gates and pmo: buckets and databases are enforced, and the target is 95 %",
+            {"ENFORCEMENT_GATES.md": _GATES, "pmo.yaml": _PMO},
+        ),
+        _Step(
+            ALICE,
+            "docs: audit logs are kept for 400 days",
+            {"docs/security/logging.md": _DOCS["docs/security/logging.md"]},
         ),
         _Step(
             CHEN,
@@ -297,7 +352,13 @@ _DOCS = {
         # Logging
 
         Audit logs of all projects go to one bucket in the security project and are kept for 400 days. The bucket is
-        locked.
+        locked: nobody can delete from it, and nobody can shorten the time. It is part of the [baseline](baseline.md).
+
+        | log | where | who reads it |
+        |---|---|---|
+        | admin activity | `lz-audit-logs` | security, auditors |
+        | data access | `lz-audit-logs` | security |
+        | network flows | the project's own bucket | network team |
         """,
     "docs/workloads/onboarding.md": """
         # Onboard a workload
@@ -314,8 +375,31 @@ _DOCS = {
     "docs/disaster-recovery.md": """
         # Disaster recovery
 
-        The recovery time of the platform is four hours, and the recovery point is fifteen minutes. Exercises take
-        place in March and September; how is in the [runbooks](../RUNBOOKS.md).
+        What must be back, and when. The steps are in the [runbooks](../RUNBOOKS.md#restore-a-database).
+
+        ## Targets
+
+        | what | recovery time | recovery point | owner |
+        |---|---:|---:|---|
+        | platform | four hours | 15 minutes | platform |
+        | database `orders` | one hour | 5 minutes | payments |
+        | audit logs | a day | none lost | security |
+
+        ## Exercises
+
+        They take place in March and September. Before one starts, see whether the newest backup is young enough:
+
+        ```bash
+        gcloud sql backups list --instance=orders --limit=1 --format="value(endTime)"
+        ```
+
+        <details>
+        <summary>What the last exercise showed</summary>
+
+        - The database was back after 41 minutes.
+        - The [address plan](networking/overview.md#address-plan) was missing two ranges; it has them now.
+
+        </details>
         """,
     "docs/glossary.md": """
         # Glossary
@@ -327,7 +411,7 @@ _DOCS = {
     "docs/adr/0001-no-internet-gateway-in-the-hub.md": """
         # ADR 1: No internet gateway in the hub
 
-        Accepted on 2026-02-20.
+        Accepted on 2026-02-12.
 
         Egress goes through Cloud NAT in each spoke, so that a team's traffic has the team's address and its cost has
         the team's label.

@@ -1,16 +1,14 @@
 """Changes the demo's landing zone the way people do, and publishes what real asset feeds and GitHub would send for it.
 
 A change of the organization is kept in it and published as ``TemporalAsset`` by the feed of its content type. A commit
-to the landing-zone repository is followed by a signed ``push`` webhook.
+to the landing-zone repository is followed by the payload of its ``push`` webhook.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import random
+import re
 import subprocess
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,11 +16,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx
 import orjson
 
 from demo.organization import IAM_POLICY, RESOURCE, Json, Organization
-from demo.repositories import BRANCH, commit_change, read_file
+from demo.repositories import ALICE, BILAL, BRANCH, CHEN, DANA, commit_change, read_file
 from lz_sync_dagster.sync.timing import Clock, format_ns, from_ns, to_ns
 
 INSTANCE = "compute.googleapis.com/Instance"
@@ -41,6 +38,9 @@ _MEMBER = "user:contractor@example.com"
 _ROLE = "roles/owner"
 _PUBLISH_SECONDS = 10.0
 _CANDIDATES = 200
+_AUTHORS = (ALICE, BILAL, CHEN, DANA)
+#: How many notes the change log holds, and how many buckets of tests there are at once.
+_NOTES, _SCRATCH_FILES = 30, 4
 
 
 class Publisher(Protocol):
@@ -60,24 +60,48 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class GithubWebhook:
-    """Sends a ``push`` delivery the way GitHub does: HMAC-SHA256 over the raw body, and an id per delivery."""
+class Edit:
+    """A change of one place in a file. ``pattern``: its last group is the place; ``values``: what may be there."""
 
-    url: str
-    secret: bytes
-    client: httpx.Client
+    path: str
+    pattern: str
+    values: tuple[str, ...]
+    message: str
 
-    def __call__(self, payload: Json, *, delivery: str | None = None) -> int:
-        """Send a payload; returns the HTTP status. ``delivery``: its id, by default a new one."""
-        body = orjson.dumps(payload)
-        headers = {
-            "Content-Type": "application/json",
-            "User-Agent": "GitHub-Hookshot/demo",
-            "X-GitHub-Event": "push",
-            "X-GitHub-Delivery": delivery or str(uuid.uuid4()),
-            "X-Hub-Signature-256": "sha256=" + hmac.new(self.secret, body, hashlib.sha256).hexdigest(),
-        }
-        return self.client.post(self.url, content=body, headers=headers).status_code
+
+_STATUSES = ("active", "advisory", "planned")
+#: What people change now and then.
+EDITS = (
+    Edit(
+        "docs/cost.md", r"a warning at (\d+)", ("70", "75", "80", "85", "90"), "docs: another warning level of budgets"
+    ),
+    Edit("docs/identity.md", r"rotated after (\d+) days", ("30", "60", "90"), "docs: how long a key may live"),
+    Edit(
+        "docs/disaster-recovery.md",
+        r"platform \| (\w+) hours",
+        ("two", "three", "four", "six"),
+        "docs: recovery time of the platform",
+    ),
+    Edit(
+        "terraform/04-platform/gke.tf", r"node_count = (\d+)", ("3", "4", "5", "6"), "terraform: size of the node pool"
+    ),
+    Edit(
+        "terraform/02-networking/main.tf",
+        r"flow_sampling +?= (\S+)",
+        ("0.1", "0.25", "0.5", "1.0"),
+        "terraform: share of flows that is logged",
+    ),
+    Edit("ENFORCEMENT_GATES.md", r"GATE-04 \|.*\| (\w+) \|", _STATUSES, "gates: status of the check of labels"),
+    Edit("ENFORCEMENT_GATES.md", r"GATE-07 \|.*\| (\w+) \|", _STATUSES, "gates: status of the check of budgets"),
+    Edit("pmo.yaml", r"target_score: (\S+)", ("0.9", "0.92", "0.95", "0.97"), "pmo: target of compliance"),
+    Edit(
+        "pmo.yaml", r"name: payments\n.*\n +budget_eur: (\d+)", ("29000", "31000", "33500"), "pmo: budget of payments"
+    ),
+    Edit("RUNBOOKS.md", r"backups restore (\d+)", ("1706000000000", "1709000000000"), "runbooks: a newer backup"),
+    Edit(
+        "RUNBOOKS.md", r"Open it for a tag, for (.+):", ("an hour", "two hours", "a day"), "runbooks: emergency access"
+    ),
+)
 
 
 class Simulator:
@@ -259,7 +283,7 @@ class Simulator:
     # --- changes of the repository ------------------------------------------------------------------------------------
 
     def commit(self) -> Change:
-        """Commit and push a change of a document, of terraform, or of the gates, and send the webhook.
+        """Commit and push a change of a document, of terraform, the gates, ``pmo.yaml`` or a runbook, and tell GitHub.
 
         Raises:
             LookupError: there is no repository.
@@ -268,33 +292,46 @@ class Simulator:
             raise LookupError("this simulator has no repository")
         at = self._now().replace(microsecond=0)
         self._commits += 1
-        edit = self._random.choice((self._edit_document, self._edit_terraform, self._edit_gates))
+        edit = self._random.choice((self._note_change, self._edit_terraform, *[self._edit_place] * 4))
         path, content, message = edit(self._repo, at)
-        commit_change(self._repo, path, content.encode(), message=message, author="Dana Diaz <dana@example.com>", at=at)
+        data = None if content is None else content.encode()
+        commit_change(self._repo, path, data, message=message, author=self._random.choice(_AUTHORS), at=at)
         if self._webhook is not None:
             self._webhook(head_push(self._repo))
         return Change("commit", path, at)
 
-    def _edit_document(self, repo: Path, at: datetime) -> tuple[str, str, str]:
-        path = "docs/change-log.md"
-        before = (read_file(repo, path) or b"# Change log\n\nWhat changed, newest last.\n").decode()
-        line = f"\n- {at:%Y-%m-%d %H:%M:%S}: change {self._commits} of the day was reviewed and applied.\n"
-        return path, before.rstrip("\n") + "\n" + line.lstrip("\n"), "docs: note the change"
+    def _edit_place(self, repo: Path, at: datetime) -> tuple[str, str | None, str]:
+        for edit in self._random.sample(EDITS, len(EDITS)):
+            text = (read_file(repo, edit.path) or b"").decode()
+            found = re.search(edit.pattern, text)
+            if found is not None:
+                place = found.lastindex or 0
+                value = self._random.choice([value for value in edit.values if value != found[place]])
+                return edit.path, text[: found.start(place)] + value + text[found.end(place) :], edit.message
+        return self._note_change(repo, at)
 
-    def _edit_terraform(self, repo: Path, at: datetime) -> tuple[str, str, str]:
-        files = [
-            name for name in _git(repo, "ls-tree", "-r", "--name-only", BRANCH).splitlines() if name.endswith(".tf")
-        ]
+    def _note_change(self, repo: Path, at: datetime) -> tuple[str, str | None, str]:
+        path = "docs/change-log.md"
+        lines = (read_file(repo, path) or b"").decode().splitlines()
+        notes = [line for line in lines if line.startswith("- ")][1 - _NOTES :]
+        notes.append(f"- {at:%Y-%m-%d %H:%M:%S}: change {self._commits} of the day was reviewed and applied.")
+        return (
+            path,
+            "\n".join(["# Change log", "", "What changed, newest last.", "", *notes, ""]),
+            "docs: note the change",
+        )
+
+    def _edit_terraform(self, repo: Path, at: datetime) -> tuple[str, str | None, str]:
+        names = _git(repo, "ls-tree", "-r", "--name-only", BRANCH).splitlines()
+        files = [name for name in names if name.endswith(".tf")]
+        scratch = sorted((name for name in files if "/scratch_" in name), key=lambda name: name.rpartition("/")[2])
+        if len(scratch) >= _SCRATCH_FILES:
+            return scratch[0], None, "terraform: remove a bucket of a test"
         folder = self._random.choice(sorted({name.rpartition("/")[0] for name in files}))
         leaf = f"scratch_{at:%Y%m%d%H%M%S}_{self._commits}"
         content = f'resource "google_storage_bucket" "{leaf}" {{\n  name     = "{leaf.replace("_", "-")}"\n'
         content += '  location = "EU"\n\n  uniform_bucket_level_access = true\n}\n'
         return f"{folder}/{leaf}.tf", content, "terraform: a bucket for a test"
-
-    def _edit_gates(self, repo: Path, at: datetime) -> tuple[str, str, str]:
-        path = "ENFORCEMENT_GATES.md"
-        before = (read_file(repo, path) or b"# Enforcement gates\n").decode()
-        return path, f"{before.rstrip()}\n\nReviewed on {at:%Y-%m-%d at %H:%M:%S}.\n", "gates: reviewed"
 
 
 def head_push(repo: Path) -> Json:

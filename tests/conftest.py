@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import structlog
 from hypothesis import settings
 
 from lz_sync_dagster.sync.store import Store, open_store
@@ -89,6 +91,16 @@ def store(request: pytest.FixtureRequest) -> Store:
         connection.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY"))
         connection.execute(counters.insert().values(name="event_log", value=0))
     return server
+
+
+@pytest.fixture
+def kept_logs() -> Iterator[None]:
+    """A command configures the process's logs; the next test gets them back as they were."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    structlog.reset_defaults()
 
 
 def until(condition: Callable[[], Any], *, seconds: float = 20.0, what: str = "the condition") -> Any:

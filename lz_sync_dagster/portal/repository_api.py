@@ -27,7 +27,14 @@ from lz_sync_dagster.portal.answers import (
 from lz_sync_dagster.portal.context import InPortal, Portal
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.store import documents, repository_views, source_findings
-from lz_sync_dagster.sync.store.repository_views import FileChange, ItemChange
+from lz_sync_dagster.sync.store.file_history import (
+    FileVersion,
+    ItemKind,
+    ItemVersion,
+    by_key,
+    file_history,
+    item_history,
+)
 from lz_sync_dagster.sync.store.source_findings import FindingKind, OpenFinding
 
 #: Changes that an answer shows of one file or item.
@@ -129,7 +136,8 @@ class Change(_Item):
 
 
 class GovernanceItem(_Item):
-    """A value of `pmo.yaml` under its dotted key. `changed_at` and `line` are null if they are not known."""
+    """A value of `pmo.yaml` under its dotted key. `changed_at` and `line` (in the last file that could be read) are
+    null if they are not known."""
 
     key: str
     value: Any
@@ -293,7 +301,7 @@ def document(
             )
         place = place_of(connection, portal, path)
         places = repository_views.copies(connection, path)
-        history = repository_views.history(connection, path, limit=HISTORY)
+        history = file_history(connection, path, HISTORY)
         base = _base(connection, portal)
     rendered = markdown.render(found.body, place)
     return DocumentAnswer(
@@ -327,14 +335,13 @@ def governance(
         )
         history = None
         if key:
-            history = repository_views.item_history(connection, ("governance",), below=key, limit=HISTORY)
+            history = item_history(connection, ItemKind.GOVERNANCE, below=key, limit=HISTORY)
         base = _base(connection, portal)
     if key:
         entries = [entry for entry in entries if entry.value.key == key or entry.value.key.startswith(f"{key}.")]
     if after:
         least = repository_views.key_order(after[0])
         entries = [entry for entry in entries if repository_views.key_order(entry.value.key) > least]
-    lines = {issue.finding.subject: issue.finding.line for issue in issues}
     items = [
         GovernanceItem(
             key=entry.value.key,
@@ -342,7 +349,7 @@ def governance(
             path=entry.value.path,
             commit=entry.value.commit_sha,
             changed_at=entry.changed_at,
-            line=lines.get(entry.value.key),
+            line=entry.value.line,
         )
         for entry in entries[:limit]
     ]
@@ -363,9 +370,7 @@ def gates(portal: InPortal, cursor: Cursor = None, limit: Limit = 100) -> GatesA
         rows = repository_views.gates(connection)
         shown = rows[offset : offset + limit]
         ids = [gate.gate_id for gate in shown]
-        changes = repository_views.grouped(
-            repository_views.item_history(connection, ("gate",), keys=ids, limit=GATE_HISTORY)
-        )
+        changes = by_key(item_history(connection, ItemKind.GATE, keys=ids, limit=GATE_HISTORY))
         base = _base(connection, portal)
     items = [
         GateItem(
@@ -478,12 +483,33 @@ def _base(connection: sa.Connection, portal: Portal) -> dict[str, Any]:
     return {"as_of": status.as_of, "source": status.source, "coverage": status.coverage}
 
 
-def _document_change(change: FileChange) -> DocumentChange:
-    return DocumentChange.model_validate(change)
+def _document_change(version: FileVersion) -> DocumentChange:
+    file = version.file
+    return DocumentChange(
+        sha=file.sha,
+        committed_at=file.committed_at,
+        path=file.path,
+        change=file.change,
+        old_path=file.old_path,
+        insertions=file.insertions,
+        deletions=file.deletions,
+        author=version.author_name,
+        subject=version.subject,
+    )
 
 
-def _change(change: ItemChange) -> Change:
-    return Change.model_validate(change)
+def _change(version: ItemVersion) -> Change:
+    item = version.item
+    return Change(
+        key=item.key,
+        path=item.path,
+        sha=item.sha,
+        committed_at=item.committed_at,
+        change=item.change,
+        before=item.before,
+        after=item.after,
+        author=version.author_name,
+    )
 
 
 def _finding(found: OpenFinding) -> Finding:

@@ -69,7 +69,10 @@ def fill(store: Store) -> None:
         repository._insert(
             connection,
             schema.governance,
-            [GovernanceValue(key, value, "pmo.yaml", SHA) for key, value in values.items()],
+            [
+                GovernanceValue(key, value, "pmo.yaml", SHA, 12 if key == "teams.2.name" else None)
+                for key, value in values.items()
+            ],
         )
         repository._insert(
             connection,

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import structlog
 
 from lz_sync_dagster import __version__
 from lz_sync_dagster.cli import main
 from lz_sync_dagster.layers import LAYERS
+
+pytestmark = pytest.mark.usefixtures("kept_logs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +29,6 @@ class Done:
 
 
 Run = Callable[..., Done]
-
-
-@pytest.fixture(autouse=True)
-def logs() -> Iterator[None]:
-    """A command configures the process's logs; the next test gets them back as they were."""
-    handlers, level = logging.root.handlers[:], logging.root.level
-    yield
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
-    structlog.reset_defaults()
 
 
 @pytest.fixture

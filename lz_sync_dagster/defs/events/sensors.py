@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 import dagster as dg
-import orjson
 
 from lz_sync_dagster.config import Settings
 from lz_sync_dagster.defs.configured import LAYER_TAG
 from lz_sync_dagster.defs.events.checks import evaluations
 from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync import cursor as sync_cursor
 from lz_sync_dagster.sync.events.stream import Report, plan_reports, read_batches
 from lz_sync_dagster.sync.models import FeedFrame
 from lz_sync_dagster.sync.store import Store, listeners
@@ -114,15 +114,12 @@ def confirmation(noun: str, as_of: datetime) -> dg.AssetMaterialization:
 
 def read_cursor(cursor: str | None) -> Cursor:
     """A sensor's cursor; the first one for none, or for another version's."""
-    state = orjson.loads(cursor) if cursor else {}
-    if state.pop("version", None) != _CURSOR_VERSION:
-        return Cursor()
-    return Cursor(**state)
+    return Cursor(**sync_cursor.read_cursor(cursor, _CURSOR_VERSION))
 
 
 def write_cursor(cursor: Cursor) -> str:
     """The text that `read_cursor` reads."""
-    return orjson.dumps({"version": _CURSOR_VERSION, **asdict(cursor)}).decode()
+    return sync_cursor.write_cursor(_CURSOR_VERSION, **asdict(cursor))
 
 
 def _listener_as_of(store: Store, now: datetime) -> datetime | None:

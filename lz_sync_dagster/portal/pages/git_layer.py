@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -101,6 +101,45 @@ def source(portal: Portal, layer: GitLayer, path: str, line: int | None = None) 
         link(name, blob_of(home.page, home.branch, path, line), "lz-path", external=True)
     else:
         text("span", name, "lz-path")
+
+
+def change(
+    portal: Portal,
+    layer: GitLayer,
+    sign: str,
+    sha: str,
+    committed_at: datetime,
+    said: Iterable[str],
+    by: str,
+    *,
+    headed: bool = False,
+) -> None:
+    """An entry of a history: the sign of what happened, lines on it, and whose commit it was, when.
+
+    Args:
+        sign: a key of `words.CHANGE_SIGNS`.
+        headed: the first line is a heading.
+    """
+    with ui.element("li"):
+        Chip(words.CHANGE_SIGNS.get(sign, words.OTHER_CHANGE))
+        with ui.element("div").classes("lz-what"):
+            for number, line_said in enumerate(said):
+                text("p", line_said, "lz-strong" if headed and number == 0 else "")
+            with ui.element("p").classes("lz-dim"):
+                commit(portal, sha)
+                text("span", f" by {by}")
+        when(committed_at, layer.now)
+
+
+def line(portal: Portal, path: str, number: int | None) -> None:
+    """The line of a file, as a link if the landing zone has a web page."""
+    home = portal.settings.landing_zone
+    if number is None:
+        text("span", words.UNKNOWN, "lz-dim")
+    elif home.page:
+        link(str(number), blob_of(home.page, home.branch, path, number), external=True)
+    else:
+        text("span", str(number), "lz-dim")
 
 
 def when(moment: datetime | None, now: datetime) -> None:

@@ -14,8 +14,9 @@ from lz_sync_dagster.portal.pages import elements, git_layer, words
 from lz_sync_dagster.portal.pages.elements import Chip, section, table, text
 from lz_sync_dagster.portal.pages.git_layer import GitLayer
 from lz_sync_dagster.sync.store import repository_views, source_findings
+from lz_sync_dagster.sync.store.file_history import ItemKind, ItemVersion, item_history
 from lz_sync_dagster.sync.store.repository import Gate, SyncedFile
-from lz_sync_dagster.sync.store.repository_views import GovernanceEntry, ItemChange
+from lz_sync_dagster.sync.store.repository_views import GovernanceEntry
 from lz_sync_dagster.sync.store.source_findings import FindingKind, OpenFinding
 
 CHANGES = 30
@@ -38,7 +39,7 @@ class Governance:
     gates: list[Gate]
     findings: list[OpenFinding]
     not_synced: list[SyncedFile]
-    changes: list[ItemChange]
+    changes: list[ItemVersion]
 
 
 def _read(connection: sa.Connection) -> Governance:
@@ -47,7 +48,7 @@ def _read(connection: sa.Connection) -> Governance:
         repository_views.gates(connection),
         source_findings.open_findings(connection),
         repository_views.not_synced(connection),
-        repository_views.item_history(connection, ("governance", "gate"), limit=CHANGES),
+        item_history(connection, ItemKind.GOVERNANCE, ItemKind.GATE, limit=CHANGES),
     )
 
 
@@ -103,7 +104,7 @@ class GovernanceView:
                     with ui.element("summary"):
                         text("span", name, "lz-strong")
                         text("span", f" {len(group)} value{'' if len(group) == 1 else 's'}", "lz-dim")
-                    with table(f"Values of {name}", ("Key", "Value", "Last change")):
+                    with table(f"Values of {name}", ("Key", "Value", "Last change", "Line")):
                         for entry in group:
                             self._value(name, entry, entry.value.key in wrong)
             if len(entries) > ROWS:
@@ -119,6 +120,8 @@ class GovernanceView:
             with ui.element("td").classes("lz-nowrap"):
                 git_layer.when(entry.changed_at, self._layer.now)
                 git_layer.commit(self._portal, entry.value.commit_sha)
+            with ui.element("td"):
+                git_layer.line(self._portal, entry.value.path, entry.value.line)
 
     def _gates(self, gates: list[Gate], issues: list[OpenFinding]) -> None:
         with section("Enforcement gates"):
@@ -181,22 +184,24 @@ class GovernanceView:
             if len(not_synced) > ROWS:
                 text("p", f"and {len(not_synced) - ROWS:,} more", "lz-dim")
 
-    def _changes(self, changes: list[ItemChange]) -> None:
+    def _changes(self, changes: list[ItemVersion]) -> None:
         with section("Recent changes"):
             if not changes:
                 text("p", "No change of a value or a gate is known.", "lz-empty")
                 return
             with ui.element("ol").classes("lz-history"):
-                for change in changes:
-                    with ui.element("li"):
-                        Chip(words.CHANGE_SIGNS.get(change.change, words.OTHER_CHANGE))
-                        with ui.element("div").classes("lz-what"):
-                            text("p", change.key, "lz-strong")
-                            text("p", words.difference(change))
-                            with ui.element("p").classes("lz-dim"):
-                                git_layer.commit(self._portal, change.sha)
-                                text("span", f" by {change.author or words.UNKNOWN} · {change.path}")
-                        git_layer.when(change.committed_at, self._layer.now)
+                for version in changes:
+                    item = version.item
+                    git_layer.change(
+                        self._portal,
+                        self._layer,
+                        item.change,
+                        item.sha,
+                        item.committed_at,
+                        (item.key, words.difference(item)),
+                        f"{version.author_name or words.UNKNOWN} · {item.path}",
+                        headed=True,
+                    )
 
 
 def _attribute(value: str) -> str:

@@ -15,13 +15,13 @@ from lz_sync_dagster.portal import markdown
 from lz_sync_dagster.portal.context import Portal, portal_of
 from lz_sync_dagster.portal.markdown import KNOWLEDGE_PATH, Place, Rendered, page_of
 from lz_sync_dagster.portal.pages import elements, git_layer, words
-from lz_sync_dagster.portal.pages.elements import Chip, Frame, link, section, text
+from lz_sync_dagster.portal.pages.elements import Frame, link, section, text
 from lz_sync_dagster.portal.pages.git_layer import GitLayer
 from lz_sync_dagster.portal.repository_api import HISTORY, anchor_of, place_of
 from lz_sync_dagster.sync.store import documents, repository_views
 from lz_sync_dagster.sync.store.documents import Entry, Hit
+from lz_sync_dagster.sync.store.file_history import FileVersion, file_history
 from lz_sync_dagster.sync.store.repository import Document, SyncedFile
-from lz_sync_dagster.sync.store.repository_views import FileChange
 
 HITS = 20
 LISTED = 1000
@@ -166,7 +166,7 @@ def _listing(layer: GitLayer, entries: list[Entry]) -> None:
             text("p", f"and {len(layer.documents) - LISTED:,} more: search for them", "lz-dim")
 
 
-_Parts = tuple[Document, Place, list[SyncedFile], list[FileChange]]
+_Parts = tuple[Document, Place, list[SyncedFile], list[FileVersion]]
 
 
 def _read_document(portal: Portal, path: str, connection: sa.Connection) -> _Parts | None:
@@ -177,7 +177,7 @@ def _read_document(portal: Portal, path: str, connection: sa.Connection) -> _Par
         found,
         place_of(connection, portal, path),
         repository_views.copies(connection, path),
-        repository_views.history(connection, path, limit=HISTORY),
+        file_history(connection, path, HISTORY),
     )
 
 
@@ -199,7 +199,7 @@ class DocumentView:
         document: Document,
         rendered: Rendered,
         copies: list[SyncedFile],
-        history: list[FileChange],
+        history: list[FileVersion],
     ) -> None:
         titled = any(heading.text == document.title for heading in rendered.headings)
         with section(document.title, headed=not titled):
@@ -220,14 +220,14 @@ class DocumentView:
 
     @staticmethod
     def _facts(
-        portal: Portal, layer: GitLayer, document: Document, copies: list[SyncedFile], history: list[FileChange]
+        portal: Portal, layer: GitLayer, document: Document, copies: list[SyncedFile], history: list[FileVersion]
     ) -> None:
         with ui.element("dl").classes("lz-pairs"):
             with ui.element("div"):
                 text("dt", "Last change")
                 with ui.element("dd"):
-                    git_layer.when(history[0].committed_at if history else None, layer.now)
-                    git_layer.commit(portal, history[0].sha if history else None)
+                    git_layer.when(history[0].file.committed_at if history else None, layer.now)
+                    git_layer.commit(portal, history[0].file.sha if history else None)
             with ui.element("div"):
                 text("dt", "In the portal repository")
                 with ui.element("dd"):
@@ -255,22 +255,23 @@ class DocumentView:
                         link(heading.text or "untitled", f"#{quote(heading.anchor)}")
 
     @staticmethod
-    def _history(portal: Portal, layer: GitLayer, history: list[FileChange]) -> None:
+    def _history(portal: Portal, layer: GitLayer, history: list[FileVersion]) -> None:
         with section("History"):
             if not history:
                 text("p", "The commits that touched this document are not known.", "lz-empty")
                 return
             with ui.element("ol").classes("lz-history"):
-                for change in history:
-                    with ui.element("li"):
-                        Chip(words.CHANGE_SIGNS.get(change.change, words.OTHER_CHANGE))
-                        with ui.element("div").classes("lz-what"):
-                            text("p", change.subject or "the commit is not kept")
-                            with ui.element("p").classes("lz-dim"):
-                                git_layer.commit(portal, change.sha)
-                                text("span", f" by {change.author or words.UNKNOWN} · {words.lines(change)}")
-                                if change.old_path:
-                                    text("span", f" · was {change.old_path}", "lz-path")
-                        git_layer.when(change.committed_at, layer.now)
+                for version in history:
+                    file = version.file
+                    renamed = f" · was {file.old_path}" if file.old_path else ""
+                    git_layer.change(
+                        portal,
+                        layer,
+                        file.change,
+                        file.sha,
+                        file.committed_at,
+                        (version.subject or "the commit is not kept",),
+                        f"{version.author_name or words.UNKNOWN} · {words.lines(file)}{renamed}",
+                    )
             if len(history) == HISTORY:
                 text("p", f"The {HISTORY} newest changes are shown.", "lz-dim")

@@ -11,8 +11,8 @@ import orjson
 
 from lz_sync_dagster.layers import layer
 from lz_sync_dagster.sync.models import Coverage, CoverageStatus, EventType, FeedFrame, Status, SyncStatus
+from lz_sync_dagster.sync.store.file_history import CommitFile, ItemChange
 from lz_sync_dagster.sync.store.inbox import HEAD_POLL, DeliveryRecord, DeliveryStatus
-from lz_sync_dagster.sync.store.repository_views import FileChange, ItemChange
 from lz_sync_dagster.sync.store.source_findings import FindingKind
 
 UNKNOWN = "unknown"
@@ -124,7 +124,7 @@ def _whole(content: Any) -> str:
     return "; ".join(f"{name}: {value(part)}" for name, part in content.items() if name != "line" and part is not None)
 
 
-def lines(change: FileChange) -> str:
+def lines(change: CommitFile) -> str:
     """``+12 −3``, or ``binary``."""
     if change.insertions is None or change.deletions is None:
         return "lines not counted"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -31,7 +31,7 @@ MAX_LEAVES = 20_000
 MAX_ISSUES = 100
 MAX_KEY = 512
 
-_MERGE = "tag:yaml.org,2002:merge"
+_MERGE, _MAPPING, _LIST, _TEXT = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "map", "seq", "str"))
 _TYPES = {
     "string": "a text",
     "number": "a number",
@@ -61,7 +61,8 @@ def read_governance(path: str, text: str, commit: str) -> GovernanceRead:
         SyncError: the text is not YAML, or not a mapping. The message has the line.
     """
     loaded = _load(path, text)
-    found = [*loaded.duplicates, *_violations(loaded)]
+    lines = _lines(loaded.node)
+    found = [*loaded.duplicates, *_violations(loaded.document, lines)]
     messages: dict[str, tuple[int, list[str]]] = {}
     for line, key, message in sorted(found, key=lambda issue: issue[0]):
         messages.setdefault(key[:MAX_KEY], (line, []))[1].append(message)
@@ -77,7 +78,8 @@ def read_governance(path: str, text: str, commit: str) -> GovernanceRead:
         )
         for key, (line, what) in islice(messages.items(), MAX_ISSUES)
     ]
-    return GovernanceRead([GovernanceValue(key, value, path, commit) for key, value in loaded.values.items()], issues)
+    values = [GovernanceValue(key, value, path, commit, lines.get(key)) for key, value in loaded.values.items()]
+    return GovernanceRead(values, issues)
 
 
 def read_values(path: str, text: str) -> dict[str, Any]:
@@ -159,11 +161,35 @@ def _duplicates(root: yaml.Node) -> Iterator[tuple[int, str, str]]:
                 lines[name.tag, name.value] = line
 
 
-def _violations(loaded: _Loaded) -> Iterator[tuple[int, str, str]]:
-    errors = _schema().iter_errors(_plain(loaded.document))
+def _lines(root: yaml.Node | None) -> dict[str, int]:
+    """The line of everything in the document that was made of this node, by dotted key; of the whole under ``""``.
+
+    It goes where `_leaves` goes, and so is not larger: not into a value that a later one of the same key replaces.
+    """
+    lines: dict[str, int] = {}
+    pending: list[tuple[yaml.Node, str, int]] = [] if root is None else [(root, "", root.start_mark.line + 1)]
+    while pending:
+        node, key, line = pending.pop()
+        lines[key[:MAX_KEY]] = line
+        if node.tag == _LIST:
+            pending.extend(
+                (item, f"{key}.{number}", item.start_mark.line + 1) for number, item in enumerate(node.value)
+            )
+        elif node.tag == _MAPPING:
+            named = {_name(name): (name, value) for name, value in node.value if isinstance(name, yaml.ScalarNode)}
+            pending.extend(
+                (value, _dotted(key, text), name.start_mark.line + 1) for text, (name, value) in named.items()
+            )
+    return lines
+
+
+def _violations(document: dict[Any, Any], lines: Mapping[str, int]) -> Iterator[tuple[int, str, str]]:
+    errors = _schema().iter_errors(_plain(document))
     for error in islice(errors, MAX_ISSUES):
         keys = [str(part) for part in error.absolute_path]
-        yield _line(loaded.node, keys), ".".join(keys), _allowed(error)
+        above = (".".join(keys[:size])[:MAX_KEY] for size in range(len(keys), -1, -1))
+        line = next((lines[key] for key in above if key in lines), 1)
+        yield line, ".".join(keys), _allowed(error)
 
 
 @lru_cache(maxsize=1)
@@ -211,27 +237,11 @@ def _described(value: Any) -> str:
     return kinds.get(type(value), "something else")
 
 
-def _line(node: yaml.Node | None, keys: Sequence[str]) -> int:
-    """The line of the value at a path, or of the nearest thing above it that has one."""
-    line = node.start_mark.line + 1 if node is not None else 1
-    for key in keys:
-        if isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
-            node = node.value[int(key)]
-            line = node.start_mark.line + 1
-        elif isinstance(node, yaml.MappingNode):
-            named = [pair for pair in node.value if isinstance(pair[0], yaml.ScalarNode) and _same(pair[0], key)]
-            if not named:
-                return line
-            name, node = named[-1]
-            line = name.start_mark.line + 1
-        else:
-            return line
-    return line
-
-
-def _same(name: yaml.ScalarNode, key: str) -> bool:
-    """Whether a key is written so: ``yes`` is ``True``."""
-    return _clean(name.value) == key or _clean(yaml.constructor.SafeConstructor().construct_object(name)) == key
+def _name(name: yaml.ScalarNode) -> str:
+    """A key as the document has it: ``yes`` is ``True``."""
+    if name.tag == _TEXT:
+        return _clean(name.value)
+    return _clean(yaml.constructor.SafeConstructor().construct_object(name))
 
 
 def _dotted(key: str, name: str) -> str:

@@ -1,12 +1,13 @@
 """The landing zone's history by commit: which files a commit changed, which items in them, and how the head moved.
 
-`sync.git.history` makes these records. Rows are only added, and forgotten together with the commit they belong to.
+`sync.git.history` makes these records; the API and the pages read them here. Rows are only added, and forgotten
+together with the commit they belong to.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -112,21 +113,22 @@ class HeadMove:
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """A line of a file's history: the change, and whose commit it was."""
+    """A line of a file's history: the change, and whose commit it was (``None`` if the commit is not kept)."""
 
     file: CommitFile
-    subject: str
-    author_name: str
+    subject: str | None
+    author_name: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class ItemVersion:
-    """A line of an item's history: the change, and whose commit it was. ``id`` pages through the list."""
+    """A line of an item's history: the change, and whose commit it was (``None`` if the commit is not kept). ``id``
+    pages through the list."""
 
     id: int
     item: ItemChange
-    subject: str
-    author_name: str
+    subject: str | None
+    author_name: str | None
 
 
 def kept_among(connection: sa.Connection, shas: Collection[str]) -> set[str]:
@@ -175,8 +177,7 @@ def file_history(
         where &= _older(*before)
     while len(found) < limit:
         query = (
-            sa.select(commit_files, commits.c.subject, commits.c.author_name)
-            .join(commits, commits.c.sha == commit_files.c.sha)
+            _with_commits(commit_files)
             .where(where)
             .order_by(commit_files.c.committed_at.desc(), commit_files.c.sha.desc())
             .limit(limit - len(found))
@@ -204,26 +205,32 @@ def file_history(
 
 def item_history(
     connection: sa.Connection,
-    kind: ItemKind,
-    key: str,
-    *,
+    *kinds: ItemKind,
+    keys: Collection[str] | None = None,
+    below: str | None = None,
     path: str | None = None,
     limit: int = 50,
     before: tuple[datetime, int] | None = None,
 ) -> list[ItemVersion]:
-    """The changes of an item, newest first.
+    """The changes of items of these kinds, newest first.
 
     Args:
+        keys: of these keys only.
+        below: of this dotted key and those below it only.
         path: only in this file; two folders may have blocks of one address, two runbooks sections of one heading.
         before: the instant and the ``id`` of the entry that a page ended with.
     """
     query = (
-        sa.select(item_changes, commits.c.subject, commits.c.author_name)
-        .join(commits, commits.c.sha == item_changes.c.sha)
-        .where(item_changes.c.kind == kind.value, item_changes.c.key == key)
+        _with_commits(item_changes)
+        .where(item_changes.c.kind.in_([kind.value for kind in kinds]))
         .order_by(item_changes.c.committed_at.desc(), item_changes.c.id.desc())
         .limit(limit)
     )
+    if keys is not None:
+        query = query.where(item_changes.c.key.in_(keys))
+    if below is not None:
+        key = item_changes.c.key
+        query = query.where(sa.or_(key == below, key.startswith(f"{below}.", autoescape=True)))
     if path is not None:
         query = query.where(item_changes.c.path == path)
     if before is not None:
@@ -241,6 +248,19 @@ def head_history(connection: sa.Connection, limit: int = 50) -> list[HeadMove]:
         HeadMove(row.old_sha, row.new_sha, MoveKind(row.kind), row.commits, row.triggered_by, row.seen_at)
         for row in connection.execute(query)
     ]
+
+
+def by_key(versions: Iterable[ItemVersion]) -> dict[str, list[ItemVersion]]:
+    """Changes by the item's key, in their order."""
+    found: dict[str, list[ItemVersion]] = {}
+    for version in versions:
+        found.setdefault(version.item.key, []).append(version)
+    return found
+
+
+def _with_commits(table: sa.Table) -> sa.Select[Any]:
+    kept = table.outerjoin(commits, commits.c.sha == table.c.sha)
+    return sa.select(table, commits.c.subject, commits.c.author_name).select_from(kept)
 
 
 def _older(at: datetime, sha: str) -> sa.ColumnElement[bool]:

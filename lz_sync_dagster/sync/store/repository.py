@@ -79,12 +79,14 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class GovernanceValue:
-    """A leaf of ``pmo.yaml``. ``key`` is its dotted path; list items are numbered from 0."""
+    """A leaf of ``pmo.yaml``. ``key`` is its dotted path; list items are numbered from 0. ``line`` counts from 1,
+    ``None`` if it is not known."""
 
     key: str
     value: Any
     path: str
     commit_sha: str
+    line: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +273,7 @@ def replace_runbooks(connection: sa.Connection, paths: Collection[str], records:
 
 def replace_governance(connection: sa.Connection, records: Sequence[GovernanceValue]) -> int:
     """Make these the governance values. Returns how many keys were added, changed or removed; the others keep their
-    row."""
+    commit, wherever in the file they are now."""
     before = {row.key: GovernanceValue(*row) for row in connection.execute(sa.select(governance))}
     after = {record.key: record for record in records}
     gone = before.keys() - after.keys()
@@ -280,8 +282,14 @@ def replace_governance(connection: sa.Connection, records: Sequence[GovernanceVa
         for key, record in after.items()
         if key not in before or (before[key].value, before[key].path) != (record.value, record.path)
     ]
-    _delete_keys(connection, governance.c.key, gone | {record.key for record in changed})
-    _insert(connection, governance, changed)
+    new = {record.key for record in changed}
+    moved = [
+        dataclasses.replace(before[key], line=record.line)
+        for key, record in after.items()
+        if key not in new and before[key].line != record.line
+    ]
+    _delete_keys(connection, governance.c.key, gone | new | {record.key for record in moved})
+    _insert(connection, governance, [*changed, *moved])
     return len(gone) + len(changed)
 
 

@@ -1,18 +1,17 @@
-"""What the API and the pages read of the landing-zone repository: lists, and what changed when. Reads only."""
+"""What the API and the pages read of the landing-zone repository as it is now: lists. Its history: `file_history`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
+from lz_sync_dagster.sync.store.file_history import ItemKind
 from lz_sync_dagster.sync.store.repository import Gate, GovernanceValue, RunbookSection, SyncedFile, TerraformBlock
 from lz_sync_dagster.sync.store.schema import (
-    commit_files,
     commits,
     enforcement_gates,
     git_state,
@@ -23,48 +22,6 @@ from lz_sync_dagster.sync.store.schema import (
     synced_files,
     terraform_blocks,
 )
-
-#: How many renames a file's history is followed through.
-_RENAMES = 10
-
-
-@dataclass(frozen=True, slots=True)
-class FileChange:
-    """A commit that touched a file.
-
-    Attributes:
-        path: the file's name after the commit; ``old_path`` the one before, if it was renamed.
-        change: ``added``, ``modified``, ``deleted`` or ``renamed``.
-        author, subject: ``None`` if the commit is not kept.
-        insertions, deletions: ``None`` for a binary file.
-    """
-
-    sha: str
-    committed_at: datetime
-    path: str
-    change: str
-    old_path: str | None
-    insertions: int | None
-    deletions: int | None
-    author: str | None
-    subject: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ItemChange:
-    """A commit that changed an item. ``kind``: governance, gate, terraform_block, runbook; ``change``: added, modified,
-    removed; ``author`` is ``None`` if the commit is not kept."""
-
-    id: int
-    kind: str
-    key: str
-    path: str
-    sha: str
-    committed_at: datetime
-    change: str
-    before: Any
-    after: Any
-    author: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,87 +47,11 @@ def committed_at(connection: sa.Connection, shas: Collection[str]) -> dict[str, 
     return {row.sha: row.committed_at for row in connection.execute(query)}
 
 
-def history(connection: sa.Connection, path: str, *, limit: int) -> list[FileChange]:
-    """The commits that touched a file, the newest first, also under the names that it had before."""
-    found: list[FileChange] = []
-    before: datetime | None = None
-    seen: set[str] = set()
-    name: str | None = path
-    while name is not None and name not in seen and len(seen) <= _RENAMES and len(found) < limit:
-        seen.add(name)
-        query = _with_commits(commit_files, commits.c.subject).where(commit_files.c.path == name)
-        if before is not None:
-            query = query.where(commit_files.c.committed_at <= before)
-        query = query.order_by(commit_files.c.committed_at.desc(), commit_files.c.sha).limit(limit - len(found))
-        name = None
-        for row in connection.execute(query):
-            found.append(
-                FileChange(
-                    row.sha,
-                    row.committed_at,
-                    row.path,
-                    row.change,
-                    row.old_path,
-                    row.insertions,
-                    row.deletions,
-                    row.author_name,
-                    row.subject,
-                )
-            )
-            before = row.committed_at
-            if row.change == "renamed" and row.old_path:
-                name = row.old_path
-                break
-    return found
-
-
-def item_history(
-    connection: sa.Connection,
-    kinds: Collection[str],
-    *,
-    keys: Collection[str] | None = None,
-    below: str | None = None,
-    limit: int,
-) -> list[ItemChange]:
-    """The changes of items of these kinds, the newest first.
-
-    Args:
-        keys: of these keys only.
-        below: of this dotted key and those below it only.
-    """
-    query = _with_commits(item_changes).where(item_changes.c.kind.in_(kinds))
-    if keys is not None:
-        query = query.where(item_changes.c.key.in_(keys))
-    if below is not None:
-        key = item_changes.c.key
-        query = query.where(sa.or_(key == below, key.startswith(f"{below}.", autoescape=True)))
-    query = query.order_by(item_changes.c.committed_at.desc(), item_changes.c.id.desc()).limit(limit)
-    return [
-        ItemChange(
-            row.id,
-            row.kind,
-            row.key,
-            row.path,
-            row.sha,
-            row.committed_at,
-            row.change,
-            row.before,
-            row.after,
-            row.author_name,
-        )
-        for row in connection.execute(query)
-    ]
-
-
-def _with_commits(table: sa.Table, *columns: sa.Column[Any]) -> sa.Select[Any]:
-    return sa.select(table, commits.c.author_name, *columns).outerjoin(commits, commits.c.sha == table.c.sha)
-
-
 def governance_entries(connection: sa.Connection) -> list[GovernanceEntry]:
     """The values of ``pmo.yaml``, in the order of their keys; items of a list by their number."""
     changed = (
         sa.select(item_changes.c.key, sa.func.max(item_changes.c.committed_at).label("at"))
-        .where(item_changes.c.kind == "governance")
+        .where(item_changes.c.kind == ItemKind.GOVERNANCE.value)
         .group_by(item_changes.c.key)
         .subquery()
     )
@@ -180,7 +61,9 @@ def governance_entries(connection: sa.Connection) -> list[GovernanceEntry]:
         .outerjoin(commits, commits.c.sha == governance.c.commit_sha)
     )
     entries = [
-        GovernanceEntry(GovernanceValue(row.key, row.value, row.path, row.commit_sha), row.at or row.committed_at)
+        GovernanceEntry(
+            GovernanceValue(row.key, row.value, row.path, row.commit_sha, row.line), row.at or row.committed_at
+        )
         for row in connection.execute(query)
     ]
     return sorted(entries, key=lambda entry: key_order(entry.value.key))
@@ -258,11 +141,3 @@ def not_synced(connection: sa.Connection) -> list[SyncedFile]:
 def _files(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[SyncedFile]:
     query = sa.select(synced_files).where(condition).order_by(synced_files.c.path, synced_files.c.destination)
     return [SyncedFile(*row) for row in connection.execute(query)]
-
-
-def grouped(changes: Sequence[ItemChange]) -> dict[str, list[ItemChange]]:
-    """Changes by key, in their order."""
-    found: dict[str, list[ItemChange]] = {}
-    for change in changes:
-        found.setdefault(change.key, []).append(change)
-    return found

@@ -205,7 +205,7 @@ item_changes = sa.Table(
     sa.Column("key", sa.Text, nullable=False),
     sa.Column("path", sa.Text, nullable=False),
     sa.Column("sha", sa.String(64), nullable=False, index=True),
-    _instant("committed_at"),
+    _instant("committed_at", index=True),
     sa.Column("change", sa.String(16), nullable=False),
     sa.Column("before", Json),
     sa.Column("after", Json),
@@ -286,7 +286,7 @@ documents = sa.Table(
     sa.Column("commit_sha", sa.String(64), nullable=False),
 )
 
-#: ``pmo.yaml``, one row per leaf; ``key`` is the dotted path.
+#: ``pmo.yaml``, one row per leaf; ``key`` is the dotted path, ``line`` where the file has it.
 governance = sa.Table(
     "governance",
     metadata,
@@ -294,6 +294,7 @@ governance = sa.Table(
     sa.Column("value", Json),
     sa.Column("path", sa.Text, nullable=False),
     sa.Column("commit_sha", sa.String(64), nullable=False),
+    sa.Column("line", sa.Integer),
 )
 
 enforcement_gates = sa.Table(

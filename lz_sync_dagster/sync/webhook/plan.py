@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
-
-import orjson
 
 from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.cursor import read_cursor, write_cursor
 from lz_sync_dagster.sync.store.inbox import HEAD_POLL, Delivery
 
 CURSOR_VERSION = 2
@@ -53,7 +51,7 @@ def plan_runs(
     if not pending or running:
         return None
     newest = pending[-1]
-    last = _read_cursor(cursor)
+    last = read_cursor(cursor, CURSOR_VERSION)  # without one, run keys make the first request safe to repeat
     asked = max(delivery.asked_at for delivery in pending).isoformat()
     repeats = int(last["repeats"]) + 1 if last.get("asked") == asked else 0
     if repeats:
@@ -65,14 +63,6 @@ def plan_runs(
     ids = [delivery.delivery_id for delivery in pending]
     shown = ids[-TAGGED_DELIVERIES:]
     listed = ",".join(shown) + (f",… ({len(ids) - len(shown)} more)" if len(ids) > len(shown) else "")
-    state = {
-        "version": CURSOR_VERSION,
-        "newest": max(newest.id, int(last.get("newest", 0))),
-        "requests": requests + 1,
-        "asked": asked,
-        "repeats": repeats,
-        "at": now.isoformat(),
-    }
     return RunPlan(
         run_key=newest.delivery_id if is_first else f"{newest.delivery_id}#{requests}",
         tags={
@@ -81,7 +71,14 @@ def plan_runs(
             "lz_sync/deliveries": listed,
             "lz_sync/actor": newest.actor or "unknown",
         },
-        cursor=orjson.dumps(state).decode(),
+        cursor=write_cursor(
+            CURSOR_VERSION,
+            newest=max(newest.id, int(last.get("newest", 0))),
+            requests=requests + 1,
+            asked=asked,
+            repeats=repeats,
+            at=now.isoformat(),
+        ),
     )
 
 
@@ -93,12 +90,3 @@ def asked_by(delivery: Delivery) -> str:
     if delivery.event == HEAD_POLL:
         return f"poll:{delivery.commit_claim}"
     return f"webhook:{delivery.delivery_id}"
-
-
-def _read_cursor(cursor: str | None) -> dict[str, Any]:
-    """The cursor's content; nothing for one of another version: run keys make the first request safe to repeat."""
-    try:
-        state = orjson.loads(cursor or "")
-    except orjson.JSONDecodeError:
-        return {}
-    return state if isinstance(state, dict) and state.get("version") == CURSOR_VERSION else {}

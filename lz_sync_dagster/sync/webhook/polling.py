@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
-
-import orjson
 
 from lz_sync_dagster.config import RepositoryConfig, Settings
 from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.cursor import read_cursor, write_cursor
 from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.store import Store, inbox
 from lz_sync_dagster.sync.store.alerts import raise_alert, resolve_alert
@@ -107,14 +105,8 @@ def _looks_twice(every: timedelta) -> bool:
 
 def _read(cursor: str | None) -> Cursor:
     """The cursor; the first one for none, or for another version's."""
-    try:
-        state: Any = orjson.loads(cursor or "")
-    except orjson.JSONDecodeError:
-        return Cursor()
-    if not isinstance(state, dict) or state.pop("version", None) != _CURSOR_VERSION:
-        return Cursor()
-    return Cursor(**state)
+    return Cursor(**read_cursor(cursor, _CURSOR_VERSION))
 
 
 def _write(cursor: Cursor) -> str:
-    return orjson.dumps({"version": _CURSOR_VERSION, **asdict(cursor)}).decode()
+    return write_cursor(_CURSOR_VERSION, **asdict(cursor))

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
-
-import orjson
 
 from lz_sync_dagster.config import Settings, WebhookConfig
+from lz_sync_dagster.sync.cursor import read_cursor, write_cursor
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.github.api import Api, GithubError
 from lz_sync_dagster.sync.github.credentials import has_credential, open_api, open_app_api
@@ -254,7 +252,7 @@ def watch_deliveries(settings: Settings, store: Store, *, clock: Clock, cursor: 
     """
     if (reason := why_not(settings)) is not None:
         return Watch(reason, cursor)
-    state = _read_cursor(cursor)
+    state = read_cursor(cursor, CURSOR_VERSION)  # without one, a look too far back does no harm
     now = clock()
     seen, not_before = (
         datetime.fromisoformat(state[key]) if state.get(key) else None for key in ("seen", "not_before")
@@ -268,7 +266,7 @@ def watch_deliveries(settings: Settings, store: Store, *, clock: Clock, cursor: 
         with store.write() as connection:
             raise_alert(connection, ALERT, "github", severity="warning", message=str(error), now=now)
         until = now + timedelta(seconds=error.retry_after) if error.retry_after else None
-        return Watch(str(error), _write_cursor(seen, until))
+        return Watch(str(error), write_cursor(CURSOR_VERSION, seen=seen, not_before=until))
     with store.write() as connection:
         resolve_alert(connection, ALERT, "github", now=now)
         lost = delivery_repairs.since(connection, now - REDELIVERY_WINDOW).values()
@@ -282,7 +280,7 @@ def watch_deliveries(settings: Settings, store: Store, *, clock: Clock, cursor: 
             raise_alert(connection, ALERT, "deliveries", severity="warning", message=message, now=now)
         else:
             resolve_alert(connection, ALERT, "deliveries", now=now)
-    return Watch(done.said, _write_cursor(done.seen_until, None))
+    return Watch(done.said, write_cursor(CURSOR_VERSION, seen=done.seen_until, not_before=None))
 
 
 def _of_our_repositories(listed: list[HookDelivery], settings: Settings, clock: Clock) -> list[HookDelivery]:
@@ -299,16 +297,3 @@ def _of_our_repositories(listed: list[HookDelivery], settings: Settings, clock: 
 
 def _ids(repairs: Iterable[Repair], outcome: RepairOutcome) -> tuple[str, ...]:
     return tuple(one.delivery_id for one in repairs if one.outcome is outcome)
-
-
-def _read_cursor(cursor: str | None) -> dict[str, Any]:
-    """The cursor's content; nothing for one of another version: a look too far back does no harm."""
-    try:
-        state = orjson.loads(cursor or "")
-    except orjson.JSONDecodeError:
-        return {}
-    return state if isinstance(state, dict) and state.get("version") == CURSOR_VERSION else {}
-
-
-def _write_cursor(seen: datetime | None, not_before: datetime | None) -> str:
-    return orjson.dumps({"version": CURSOR_VERSION, "seen": seen, "not_before": not_before}).decode()

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
-from collections.abc import Iterator
 
 import pytest
-import structlog
 from typer.testing import CliRunner
 
 from bench import __main__ as command
 from bench.harness import BenchError, Measured, Options, Side, Target, alternate, lines, load_targets, missed, report
 
+pytestmark = pytest.mark.usefixtures("kept_logs")
 TARGETS = {
     "speed": Target(better="higher", target=10),
     "cost": Target(better="lower", target=2),
     "delivery_s": Target(better="lower", target=8, optional=True),
 }
-
-
-@pytest.fixture(autouse=True)
-def logs() -> Iterator[None]:
-    handlers, level = logging.root.handlers[:], logging.root.level
-    yield
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def fake(options: Options) -> Measured:

@@ -10,8 +10,8 @@ import pytest
 from lz_sync_dagster.layers import LAYERS, LayerId
 from lz_sync_dagster.portal.pages import words
 from lz_sync_dagster.sync.models import Coverage, CoverageStatus, EventType, FeedFrame, Status, SyncStatus
+from lz_sync_dagster.sync.store.file_history import ItemChange, ItemDelta, ItemKind
 from lz_sync_dagster.sync.store.inbox import DeliveryRecord, DeliveryStatus, Repair
-from lz_sync_dagster.sync.store.repository_views import ItemChange
 from tests.conftest import NOW
 
 
@@ -251,7 +251,7 @@ def test_a_value_is_shown_as_it_is_written(content: Any, text: str) -> None:
 
 def test_a_change_says_what_differs() -> None:
     def change(kind: str, before: Any, after: Any) -> str:
-        return words.difference(ItemChange(1, "gate", "G", "x", "s", NOW, kind, before, after, None))
+        return words.difference(ItemChange(ItemKind.GATE, "G", "x", "s", NOW, ItemDelta(kind), before, after))
 
     assert change("modified", 0.9, 0.95) == "0.9 → 0.95"
     assert change("added", None, 5) == "5"

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from lz_sync_dagster.sync.logging import configure_logging
 
+pytestmark = pytest.mark.usefixtures("kept_logs")
 TOKEN = "ghp_" + "a" * 36
-
-
-@pytest.fixture(autouse=True)
-def configured() -> Iterator[None]:
-    handlers, level = logging.root.handlers[:], logging.root.level
-    yield
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
-    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("json", [True, False])

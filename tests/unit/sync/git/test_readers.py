@@ -259,6 +259,23 @@ def test_a_key_that_is_there_twice_is_an_issue() -> None:
     assert governance(text) == {"a.b": 2, "c.b": 3}
 
 
+def test_each_value_has_its_line() -> None:
+    text = (
+        "a:\n  b: 1\n  yes: 2\nlist:\n- x\n- {c: 3,\n   d: 4}\nempty: []\nb: &b {e: 5}\nmerged: {<<: *b}\nb: {e: 6}\n"
+    )
+    found = {value.key: value.line for value in read_governance("pmo.yaml", text, "c").values}
+    assert found == {
+        "a.b": 2,
+        "a.True": 3,
+        "list.0": 5,
+        "list.1.c": 6,
+        "list.1.d": 7,
+        "empty": 8,
+        "b.e": 11,
+        "merged.e": 9,
+    }
+
+
 def test_a_line_is_found_through_merges_and_odd_keys() -> None:
     base = "x: &x\n  target_score: 7\ncompliance:\n  <<: *x\nenvironments:\n  yes: {folder: 1}\n  2: {folder: 1}\n"
     assert {key: line for key, (line, _) in issues(base).items()} == {

@@ -78,19 +78,32 @@ def test_an_items_history_and_what_is_forgotten(store: Store) -> None:
         file_history.add_commit_files(connection, [file("pmo.yaml", "c1", 1), file("pmo.yaml", "c2", 2)])
         assert file_history.kept_among(connection, ["c1", "c9"]) == {"c1"}
     with store.read() as connection:
-        found = file_history.item_history(connection, ItemKind.GOVERNANCE, "a.b")
+        found = file_history.item_history(connection, ItemKind.GOVERNANCE, keys=["a.b"])
         assert [entry.item.path for entry in found] == ["other.yaml", "pmo.yaml", "pmo.yaml"]
-        page = file_history.item_history(connection, ItemKind.GOVERNANCE, "a.b", path="pmo.yaml", limit=1)
+        page = file_history.item_history(connection, ItemKind.GOVERNANCE, keys=["a.b"], path="pmo.yaml", limit=1)
         assert [entry.item for entry in page] == [rows[1]]
         (last,) = file_history.item_history(
-            connection, ItemKind.GOVERNANCE, "a.b", before=(page[0].item.committed_at, page[0].id)
+            connection, ItemKind.GOVERNANCE, keys=["a.b"], before=(page[0].item.committed_at, page[0].id)
         )
         assert last.item == rows[0]
+        newest = file_history.item_history(connection, ItemKind.GOVERNANCE, ItemKind.GATE, below="a")
+        assert {key: len(items) for key, items in file_history.by_key(newest).items()} == {"a.b": 3, "a.c": 1}
+        assert file_history.item_history(connection, ItemKind.GATE) == []
     with store.write() as connection:
         file_history.forget(connection, {"c2"})
-        found = file_history.item_history(connection, ItemKind.GOVERNANCE, "a.b")
+        found = file_history.item_history(connection, ItemKind.GOVERNANCE, keys=["a.b"])
         assert [entry.item for entry in found] == [rows[0]]
         assert [entry.file.sha for entry in file_history.file_history(connection, "pmo.yaml")] == ["c1"]
+
+
+def test_a_change_outlives_the_commit_that_is_not_kept(store: Store) -> None:
+    with store.write() as connection:
+        file_history.add_commit_files(connection, [file("a", "c1", 1)])
+        file_history.add_item_changes(connection, [item("a.b", "c1", 1, 1, 2)])
+    with store.read() as connection:
+        (found,) = file_history.file_history(connection, "a")
+        (changed,) = file_history.item_history(connection, ItemKind.GOVERNANCE)
+    assert (found.author_name, found.subject, changed.author_name) == (None, None, None)
 
 
 def test_moves_of_the_head_are_kept(store: Store) -> None:

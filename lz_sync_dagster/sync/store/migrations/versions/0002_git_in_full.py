@@ -86,7 +86,11 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_item_changes")),
     )
+    with op.batch_alter_table("governance", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("line", sa.Integer(), nullable=True))
+
     with op.batch_alter_table("item_changes", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_item_changes_committed_at"), ["committed_at"], unique=False)
         batch_op.create_index("ix_item_changes_kind_key", ["kind", "key"], unique=False)
         batch_op.create_index(batch_op.f("ix_item_changes_sha"), ["sha"], unique=False)
 
