@@ -96,12 +96,15 @@ def make_plan(files: Sequence[SourceFile], old: Manifest, portal: Mapping[str, E
         restore: whether an owned file that somebody edited is restored; else it is left alone, and not synced.
     """
     owned = old.files
-    unowned = _Places(path for path in portal if path not in owned and not is_manifest(path))
     drifts = {
         destination: Drift(destination, line.entry, portal.get(destination), restore)
         for destination, line in owned.items()
         if portal.get(destination) != line.entry
     }
+    # An edit that is not restored is its author's: it is in the way of others, too.
+    unowned = _Places(
+        path for path in portal if not is_manifest(path) and (path not in owned or (path in drifts and not restore))
+    )
     taken = _Places(())
     wanted: dict[str, SourceFile] = {}
     placed: list[SourceFile] = []

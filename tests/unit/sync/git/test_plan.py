@@ -97,6 +97,21 @@ def test_where_drift_is_refused_an_edited_file_stays_and_is_still_the_syncs() ->
     assert make_plan([file("a", "new"), file("c"), file("d", "new")], manifest_after(plan, old), portal).writes
 
 
+def test_where_drift_is_refused_no_other_file_takes_the_place_of_an_edited_one() -> None:
+    old = manifest_after(make_plan([file("b/c")], NOTHING, {}))
+    portal = {"ref/b/c": entry("edited")}
+    plan = make_plan([file("b")], old, portal, restore=False)
+    assert (plan.writes, plan.deletes) == ({}, ())
+    assert "a file of its own at ref/b/c" in refused(plan)["b"]
+    assert set(make_plan([file("b")], old, portal).writes) == {"ref/b"}
+
+
+def test_where_drift_is_refused_an_edited_file_that_is_gone_on_both_sides_is_forgotten() -> None:
+    old = manifest_after(make_plan([file("a")], NOTHING, {}))
+    plan = make_plan([], old, {}, restore=False)
+    assert (plan.drifts, plan.manifest.removed) == ((), {"ref/a"})
+
+
 def test_where_two_files_claim_one_place_the_first_has_it() -> None:
     files = [
         file("Readme.md", destination="ref/readme.md"),
