@@ -76,8 +76,7 @@ class DemoLandingZone:
         self._app_key = make_private_key()
         self._github = self._start_github(remembered["github_port"])
         self._hook = self._github.add_hook(REPOSITORY, f"{self.portal_url}/webhooks/github", WEBHOOK_SECRET)
-        if not faults.active("pmo_invalid"):
-            mend_pmo(self.repositories.landing_zone, at=clock())
+        self.mend()
         self.config = self._write_config()
         os.environ["PUBSUB_EMULATOR_HOST"] = self._pubsub.address
         self._publisher = PublisherClient()
@@ -134,7 +133,7 @@ class DemoLandingZone:
         done = []
         source = self.repositories.landing_zone
         if self._faults.active("git_denied"):
-            self._github.add_token(Token(GIT_TOKEN, {"contents": "read"}))
+            self._allow_git("read")
             done.append(f"git_denied: the token reads only; {self.simulator.commit().target} waits to be pushed")
         if self._faults.active("portal_edited"):
             edited = edit_portal(self.repositories.portal, at=self._clock())
@@ -157,15 +156,23 @@ class DemoLandingZone:
         self._assets.stop()
         self.organization.close()
 
+    def mend(self) -> None:
+        """Take back what `make_trouble` did; a broken ``pmo.yaml`` only if that fault is off."""
+        if not self._faults.active("pmo_invalid"):
+            mend_pmo(self.repositories.landing_zone, at=self._clock())
+        self._allow_git("write")
+
+    def _allow_git(self, level: str) -> None:
+        self._github.add_token(Token(GIT_TOKEN, {"contents": level}))
+
     def _start_github(self, port: int) -> GithubServer:
         """GitHub, where it was before if nobody else is there now."""
         repositories = {REPOSITORY: self.repositories.landing_zone, PORTAL_REPOSITORY: self.repositories.portal}
         app = App(APP_ID, public_key_of(self._app_key), {"repository_hooks": "write"})
-        tokens = [Token(GIT_TOKEN, {"contents": "write"})]
         try:
-            return start_github_server(repositories, app=app, tokens=tokens, clock=self._clock, port=port)
+            return start_github_server(repositories, app=app, clock=self._clock, port=port)
         except OSError:
-            return start_github_server(repositories, app=app, tokens=tokens, clock=self._clock)
+            return start_github_server(repositories, app=app, clock=self._clock)
 
     def _repository(self, name: str) -> dict[str, str]:
         page = f"{self._github.url}/{name}"

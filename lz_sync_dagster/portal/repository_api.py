@@ -136,8 +136,8 @@ class Change(_Item):
 
 
 class GovernanceItem(_Item):
-    """A value of `pmo.yaml` under its dotted key. `changed_at` and `line` (in the last file that could be read) are
-    null if they are not known."""
+    """A value of `pmo.yaml` under its dotted key, and the commit that last changed it. `line` is its line in the last
+    file that could be read. `changed_at` and `line` are null if they are not known."""
 
     key: str
     value: Any
@@ -347,7 +347,7 @@ def governance(
             key=entry.value.key,
             value=entry.value.value,
             path=entry.value.path,
-            commit=entry.value.commit_sha,
+            commit=entry.changed_by,
             changed_at=entry.changed_at,
             line=entry.value.line,
         )

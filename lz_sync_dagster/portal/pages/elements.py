@@ -85,9 +85,10 @@ class Frame:
     updated: TextElement
     banner: TextElement
 
-    def warn(self, message: str | None) -> None:
-        """Show a message above everything, or none."""
+    def warn(self, message: str | None, *, mild: bool = False) -> None:
+        """Show a message above everything, or none. ``mild``: most of what is below is as it should be."""
         put(self.banner, message or "")
+        self.banner.classes(**{"add" if mild else "remove": "lz-mild"})
         show(self.banner, message is not None)
 
 

@@ -19,7 +19,7 @@ from lz_sync_dagster.portal.context import Portal
 from lz_sync_dagster.portal.markdown import blob_of, commit_of, page_of
 from lz_sync_dagster.portal.pages import elements, words
 from lz_sync_dagster.portal.pages.elements import Chip, Frame, instant, link, text
-from lz_sync_dagster.sync.models import SyncStatus
+from lz_sync_dagster.sync.models import Status, SyncStatus
 from lz_sync_dagster.sync.store import documents, repository_views
 
 #: How long the store may take to answer before the page says that it does not.
@@ -63,7 +63,7 @@ async def read(portal: Portal, frame: Frame, what: Callable[[sa.Connection], T])
         frame.warn("The store cannot be read. Check that the database runs, and load the page again.")
         return None
     elements.put(frame.updated, f"Read {layer.now.strftime('%H:%M:%S')} UTC")
-    frame.warn(words.git_notice(layer.status, layer.now))
+    frame.warn(words.git_notice(layer.status, layer.now), mild=layer.status.status is Status.PARTIAL)
     return layer, found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 import sqlalchemy as sa
 from fastapi import Request
@@ -14,12 +15,15 @@ from lz_sync_dagster.portal.pages import elements, git_layer, words
 from lz_sync_dagster.portal.pages.elements import Chip, section, table, text
 from lz_sync_dagster.portal.pages.git_layer import GitLayer
 from lz_sync_dagster.sync.store import repository_views, source_findings
-from lz_sync_dagster.sync.store.file_history import ItemKind, ItemVersion, item_history
+from lz_sync_dagster.sync.store.file_history import ItemDelta, ItemKind, ItemVersion, item_history
 from lz_sync_dagster.sync.store.repository import Gate, SyncedFile
 from lz_sync_dagster.sync.store.repository_views import GovernanceEntry
 from lz_sync_dagster.sync.store.source_findings import FindingKind, OpenFinding
 
-CHANGES = 30
+#: Changes that are read, commits that are shown, and changes of one of them.
+CHANGES, COMMITS, OF_A_COMMIT = 500, 20, 4
+#: Edits in the portal repository that are shown.
+RESTORED = 10
 #: Rows of a table before the rest is left to the API.
 ROWS = 500
 
@@ -40,6 +44,7 @@ class Governance:
     findings: list[OpenFinding]
     not_synced: list[SyncedFile]
     changes: list[ItemVersion]
+    restored: list[OpenFinding]
 
 
 def _read(connection: sa.Connection) -> Governance:
@@ -49,6 +54,7 @@ def _read(connection: sa.Connection) -> Governance:
         source_findings.open_findings(connection),
         repository_views.not_synced(connection),
         item_history(connection, ItemKind.GOVERNANCE, ItemKind.GATE, limit=CHANGES),
+        source_findings.restored(connection, limit=RESTORED),
     )
 
 
@@ -74,7 +80,7 @@ class GovernanceView:
         issues = [item for item in data.findings if item.finding.kind in _OF_GOVERNANCE]
         self._values(data.entries, issues)
         self._gates(data.gates, [item for item in data.findings if item.finding.kind is FindingKind.GATES])
-        self._sources([item for item in data.findings if item not in issues], data.not_synced)
+        self._sources([item for item in data.findings if item not in issues], data.not_synced, data.restored)
         self._changes(data.changes)
 
     @property
@@ -119,7 +125,7 @@ class GovernanceView:
             text("td", words.value(entry.value.value), "lz-path")
             with ui.element("td").classes("lz-nowrap"):
                 git_layer.when(entry.changed_at, self._layer.now)
-                git_layer.commit(self._portal, entry.value.commit_sha)
+                git_layer.commit(self._portal, entry.changed_by)
             with ui.element("td"):
                 git_layer.line(self._portal, entry.value.path, entry.value.line)
 
@@ -149,7 +155,7 @@ class GovernanceView:
             if len(gates) > ROWS:
                 text("p", f"and {len(gates) - ROWS:,} more: see /api/v1/gates", "lz-dim")
 
-    def _sources(self, findings: list[OpenFinding], not_synced: list[SyncedFile]) -> None:
+    def _sources(self, findings: list[OpenFinding], not_synced: list[SyncedFile], restored: list[OpenFinding]) -> None:
         with section("Sources"):
             text("h3", "Findings")
             if not findings:
@@ -170,6 +176,16 @@ class GovernanceView:
                                 git_layer.when(item.opened_at, self._layer.now)
                 if len(findings) > ROWS:
                     text("p", f"and {len(findings) - ROWS:,} more: see /api/v1/source-findings", "lz-dim")
+            if restored:
+                text("h3", "Restored", "lz-below")
+                with table("Copies that were restored", ("File", "What happened", "When")):
+                    for item in restored:
+                        with ui.element("tr"):
+                            with ui.element("th").props('scope="row"'):
+                                text("span", item.finding.path, "lz-path")
+                            text("td", item.finding.message)
+                            with ui.element("td").classes("lz-nowrap"):
+                                git_layer.when(item.opened_at, self._layer.now)
             text("h3", "Not synced", "lz-below").props('id="not-synced"')
             if not not_synced:
                 self._nothing("Every selected file is copied.")
@@ -190,18 +206,28 @@ class GovernanceView:
                 text("p", "No change of a value or a gate is known.", "lz-empty")
                 return
             with ui.element("ol").classes("lz-history"):
-                for version in changes:
-                    item = version.item
+                for group in _by_commit(changes)[:COMMITS]:
+                    first = group[0].item
+                    signs = {version.item.change for version in group}
+                    said = [f"{version.item.key}: {words.difference(version.item)}" for version in group[:OF_A_COMMIT]]
+                    if len(group) > OF_A_COMMIT:
+                        said.append(f"and {len(group) - OF_A_COMMIT:,} more")
                     git_layer.change(
                         self._portal,
                         self._layer,
-                        item.change,
-                        item.sha,
-                        item.committed_at,
-                        (item.key, words.difference(item)),
-                        f"{version.author_name or words.UNKNOWN} · {item.path}",
+                        signs.pop() if len(signs) == 1 else ItemDelta.MODIFIED,
+                        first.sha,
+                        first.committed_at,
+                        (group[0].subject or "the commit is not kept", *said),
+                        f"{group[0].author_name or words.UNKNOWN} · {first.path}",
                         headed=True,
                     )
+
+
+def _by_commit(changes: list[ItemVersion]) -> list[list[ItemVersion]]:
+    """Changes that follow each other and are of one file and commit, in one list, the first one first."""
+    groups = groupby(changes, key=lambda version: (version.item.sha, version.item.path))
+    return [sorted(group, key=lambda version: version.id) for _, group in groups]
 
 
 def _attribute(value: str) -> str:

@@ -301,9 +301,8 @@ def delivery_notes(delivery: DeliveryRecord) -> list[str]:
     elif delivery.late is not None:
         notes.append(f"late: polling had found it {span(delivery.late)} before")
     if delivery.repair is not None:
-        outcome = {"delivered": "repaired: sent again", "given_up": "not repaired"}.get(
-            delivery.repair.outcome, "asked for again"
-        )
+        # A delivery that is here has come, whether or not GitHub's log was looked at since.
+        outcome = "not repaired" if delivery.repair.outcome == "given_up" else "repaired: sent again"
         notes.append(f"{outcome}, after GitHub could not deliver it: {delivery.repair.failure}")
     if delivery.reason:
         notes.append(f"ignored: it {delivery.reason}")

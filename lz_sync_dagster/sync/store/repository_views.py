@@ -26,10 +26,16 @@ from lz_sync_dagster.sync.store.schema import (
 
 @dataclass(frozen=True, slots=True)
 class GovernanceEntry:
-    """A value of ``pmo.yaml`` and when it last changed; ``None`` if that is not known."""
+    """A value of ``pmo.yaml``, and when and by which commit it last changed.
+
+    Attributes:
+        changed_at: ``None`` if it is not known.
+        changed_by: the commit; of a value without a history, the one that it was first read at.
+    """
 
     value: GovernanceValue
     changed_at: datetime | None
+    changed_by: str
 
 
 def head(connection: sa.Connection) -> str | None:
@@ -49,20 +55,26 @@ def committed_at(connection: sa.Connection, shas: Collection[str]) -> dict[str, 
 
 def governance_entries(connection: sa.Connection) -> list[GovernanceEntry]:
     """The values of ``pmo.yaml``, in the order of their keys; items of a list by their number."""
+    newest = sa.func.row_number().over(
+        partition_by=item_changes.c.key, order_by=(item_changes.c.committed_at.desc(), item_changes.c.id.desc())
+    )
     changed = (
-        sa.select(item_changes.c.key, sa.func.max(item_changes.c.committed_at).label("at"))
+        sa.select(
+            item_changes.c.key, item_changes.c.sha, item_changes.c.committed_at.label("at"), newest.label("place")
+        )
         .where(item_changes.c.kind == ItemKind.GOVERNANCE.value)
-        .group_by(item_changes.c.key)
         .subquery()
     )
     query = (
-        sa.select(governance, changed.c.at, commits.c.committed_at)
-        .outerjoin(changed, changed.c.key == governance.c.key)
+        sa.select(governance, changed.c.at, changed.c.sha, commits.c.committed_at)
+        .outerjoin(changed, (changed.c.key == governance.c.key) & (changed.c.place == 1))
         .outerjoin(commits, commits.c.sha == governance.c.commit_sha)
     )
     entries = [
         GovernanceEntry(
-            GovernanceValue(row.key, row.value, row.path, row.commit_sha, row.line), row.at or row.committed_at
+            GovernanceValue(row.key, row.value, row.path, row.commit_sha, row.line),
+            row.at or row.committed_at,
+            row.sha or row.commit_sha,
         )
         for row in connection.execute(query)
     ]

@@ -86,6 +86,18 @@ def open_findings(connection: sa.Connection, *, kinds: Collection[FindingKind] =
     return [_open(row) for row in connection.execute(query)]
 
 
+def restored(connection: sa.Connection, *, limit: int) -> list[OpenFinding]:
+    """The copies that somebody edited in the portal repository and that were put back at once, newest first."""
+    query = (
+        sa.select(source_findings)
+        .where(source_findings.c.kind == FindingKind.DRIFT.value)
+        .where(source_findings.c.resolved_at == source_findings.c.opened_at)
+        .order_by(source_findings.c.id.desc())
+        .limit(limit)
+    )
+    return [_open(row) for row in connection.execute(query)]
+
+
 def replace(
     connection: sa.Connection,
     found: Sequence[SourceFinding],
