@@ -936,3 +936,12 @@ def test_the_figures_say_how_far_the_landing_zone_moved_and_where_to_look(local:
     commits = local.sync(landing_zone=zone).details["commits"]
     assert (commits["new"], commits["insertions"], commits["deletions"]) == (1, 4, 0)
     assert commits["compare"] == f"https://git.example.com/lz/compare/{before}...{after}"
+
+
+def test_what_an_author_is_called_closes_no_issue_and_calls_nobody(local: World) -> None:
+    zone = pygit2.Repository(str(local.landing_zone))
+    author = pygit2.Signature("Fixes #1 @team\x07", "m@example.com", 0, 0)
+    before = head(local.landing_zone)
+    zone.create_commit("refs/heads/main", author, author, "Change", before.tree_id, [before.id])
+    local.sync()
+    assert "\nLanding-Zone-Actor: Fixes 1  at team\n" in head(local.portal).message

@@ -29,6 +29,7 @@ from lz_sync_dagster.sync.github.credentials import git_credential
 from lz_sync_dagster.sync.models import Status
 from lz_sync_dagster.sync.progress import Progress
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
+from lz_sync_dagster.sync.state.redaction import redact_text
 from lz_sync_dagster.sync.store import Store, inbox, repository, source_findings
 from lz_sync_dagster.sync.store.inbox import Delivery
 from lz_sync_dagster.sync.store.repository import GitState
@@ -373,7 +374,9 @@ def _author(source: Source) -> str:
 
 
 def _printable(value: str) -> str:
-    return "".join(character for character in value if character.isprintable())[:200]
+    """A trailer's value: one line, in which nothing closes an issue or calls a person."""
+    plain = "".join(character for character in redact_text(value) if character.isprintable())
+    return plain.replace("@", " at ").replace("#", "")[:200].strip()
 
 
 def _compare(config: RepositoryConfig, before: str | None, after: str) -> str | None:
