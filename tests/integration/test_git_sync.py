@@ -129,7 +129,7 @@ def test_the_first_sync_mirrors_the_landing_zone_and_fills_the_tables(world: Wor
     assert blobs(world.portal) == own | expected(world.landing_zone)
     assert (outcome.status, outcome.errors, outcome.as_of) == (Status.SUCCESS, (), NOW)
     assert outcome.items_synced == len(expected(world.landing_zone))
-    assert outcome.items_changed == outcome.items_synced + 14
+    assert outcome.items_changed == outcome.items_synced + 18
     commit = head(world.portal)
     assert commit.message.endswith(
         f"\n\nLanding-Zone-Commit: {head(world.landing_zone).id}\nLanding-Zone-Actor: Chen Wei\n"
@@ -139,7 +139,7 @@ def test_the_first_sync_mirrors_the_landing_zone_and_fills_the_tables(world: Wor
     assert outcome.details["commits"]["head"] == str(head(world.landing_zone).id)
     (row,) = world.rows(schema.portal_commits)
     assert (row.sha, row.added, row.modified, row.deleted) == (str(commit.id), outcome.items_synced, 0, 0)
-    assert len(world.rows(schema.commits)) == 14
+    assert len(world.rows(schema.commits)) == 18
     assert len(world.rows(schema.enforcement_gates)) == 8
     assert {row.value for row in world.rows(schema.governance) if row.key == "compliance.target_score"} == {0.95}
     assert len(world.rows(schema.documents)) == outcome.details["documents"]["count"] == 16
@@ -574,7 +574,7 @@ def test_a_history_that_begins_anew_replaces_the_one_of_before(local: World) -> 
     outcome = local.sync()
 
     assert {row.sha for row in local.rows(schema.commits)} == {str(sha)}
-    assert outcome.details["commits"]["dropped"] == 14
+    assert outcome.details["commits"]["dropped"] == 18
 
 
 def test_an_old_branch_that_is_merged_brings_its_own_commits_alone(
