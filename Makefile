@@ -30,7 +30,7 @@ demo-once: $(STAMP) ## One full sync of a demo landing zone, as a table or as JS
 	@exec $(BIN)/python -m demo once $(ARGS)
 
 test: $(STAMP) ## Run every test that needs nothing but this machine.
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP) ## Check style, types, SQL, workflows and who imports whom.
 	$(BIN)/ruff check .

@@ -613,7 +613,7 @@ def two_stores(sqlite_template: Path, tmp_path: Path) -> Iterator[tuple[Store, S
 def test_syncing_what_moved_ends_where_syncing_everything_does(
     two_stores: tuple[Store, Store], tmp_path: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for seed in range(200 if SOAK else 10):
+    for seed in range(200 if SOAK else 6):
         folder = tmp_path / str(seed)
         shutil.copytree(fresh, folder / "repositories")
         for store in two_stores:

@@ -79,13 +79,13 @@ def test_sides_alternate_and_only_the_work_is_timed() -> None:
         )
         for name in ("a", "b")
     }
-    seconds = alternate(sides, rounds=8, before=lambda number: said.append(str(number)))
+    seconds = alternate(sides, rounds=4, before=lambda number: said.append(str(number)))
 
     rounds = "".join(word for word in said if word not in ("prepare", "check"))
-    assert re.fullmatch("".join(f"{number}(ab|ba)" for number in range(8)), rounds)
+    assert re.fullmatch("".join(f"{number}(ab|ba)" for number in range(4)), rounds)
     assert {"ab", "ba"} == set(re.findall("[ab]{2}", rounds))
     assert (said[1], said[3]) == ("prepare", "check")
-    assert {name: len(runs) for name, runs in seconds.items()} == {"a": 8, "b": 8}
+    assert {name: len(runs) for name, runs in seconds.items()} == {"a": 4, "b": 4}
 
 
 def test_every_benchmark_has_targets_and_no_target_is_left_over() -> None:
