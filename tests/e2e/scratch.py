@@ -3,6 +3,8 @@ this folder kill and flood."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import random
 import subprocess
@@ -10,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ import yaml
 
 from demo.installation import CODE, DAEMON, DAGSTER_YAML, PORTAL, Installation, command
 from demo.processes import Processes
-from demo.simulator import REPOSITORY, GithubWebhook, head_push
+from demo.simulator import REPOSITORY, head_push
 from lz_sync_dagster.config import load_settings
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.models import Status
@@ -47,6 +50,26 @@ _UNFINISHED = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Sends ``push`` deliveries as GitHub does. A call says which id one has (by default a new one), and returns the
+    status of the answer."""
+
+    url: str
+    secret: bytes
+    client: httpx.Client
+
+    def __call__(self, payload: dict[str, Any], *, delivery: str | None = None) -> int:
+        body = orjson.dumps(payload)
+        headers = {
+            "Content-Type": "application/json",
+            "X-GitHub-Event": "push",
+            "X-GitHub-Delivery": delivery or str(uuid.uuid4()),
+            "X-Hub-Signature-256": "sha256=" + hmac.new(self.secret, body, hashlib.sha256).hexdigest(),
+        }
+        return self.client.post(self.url, content=body, headers=headers).status_code
+
+
 class Scratch:
     """The landing zone, its portal repository and the installation between them."""
 
@@ -59,7 +82,7 @@ class Scratch:
         self.own = set(listing(self.portal))
         self.installation = Installation(processes, folder / "dagster", dagster_yaml=_impatient(), seconds=120)
         self.client = httpx.Client(timeout=10)
-        self.webhook = GithubWebhook(f"{self.installation.portal_url}/webhooks/github", SECRET.encode(), self.client)
+        self.webhook = Webhook(f"{self.installation.portal_url}/webhooks/github", SECRET.encode(), self.client)
         self.heads = [self.head()]
         self.settings = load_settings(folder / "sync_config.yaml")
         self.store: Store

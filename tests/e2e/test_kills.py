@@ -17,10 +17,9 @@ import psutil
 import pytest
 
 from demo.installation import CODE, DAEMON, PORTAL
-from demo.simulator import GithubWebhook
 from lz_sync_dagster.sync.store import inbox
 from tests.conftest import SOAK, until
-from tests.e2e.scratch import Scratch, first, scratch
+from tests.e2e.scratch import Scratch, Webhook, first, scratch
 
 KILLS = 36 if SOAK else 3
 #: Until everything is settled after the last kill. A lease ends after a minute, and a run whose code server died with
@@ -58,7 +57,7 @@ def test_200_deliveries_in_2_seconds_while_a_sync_runs_are_answered_and_end_in_3
     until((tmp_path / "reached").exists, seconds=60, what="a push under way")
 
     payloads = [place.edit() for _ in range(60)]
-    wrong = GithubWebhook(place.webhook.url, b"another secret", place.client)
+    wrong = Webhook(place.webhook.url, b"another secret", place.client)
     ids = [str(uuid.uuid4()) for _ in payloads]
     sends: list[tuple[Callable[[], int], int]] = []
     for payload, name in zip(payloads, ids, strict=True):
