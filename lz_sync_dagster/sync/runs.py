@@ -331,6 +331,25 @@ def release(store: Store, layer: LayerId, holder: str, error: str, *, now: datet
         _fail(store, run, error, now=now, next_sync=never)
 
 
+def require_lease(connection: sa.Connection, run: LayerRun) -> None:
+    """Make sure that the layer is still this run's, until the transaction ends. Call it before anything that another
+    run must not find undone: a process that was stopped for a while may wake up as the second one.
+
+    Raises:
+        SyncError: another run has taken the layer over.
+    """
+    query = sa.select(layer_status.c.lease_holder).where(layer_status.c.layer == run.layer.value).with_for_update()
+    row = connection.execute(query).one_or_none()
+    if row is not None and row.lease_holder != run.holder:
+        raise SyncError(
+            "was taken over by another sync while this one stood still",
+            where=f"layer {run.layer}",
+            remedy="nothing is to be done: the other one covers it",
+            reason=Reason.BUSY,
+            transient=False,
+        )
+
+
 def _own_row(run: LayerRun) -> sa.ColumnElement[bool]:
     """The layer's health row, as long as this run holds its lease: what somebody else took over is theirs."""
     return sa.and_(layer_status.c.layer == run.layer.value, layer_status.c.lease_holder == run.holder)

@@ -496,11 +496,11 @@ def test_a_push_is_settled_by_a_head_that_reaches_its_commit_or_when_it_has_wait
     deliver("dispatch", "repository_dispatch", "b" * 40)
     deliver("no claim", "push", None)
     world.sync()
-    assert pending() == ["newest", "odd"]
+    assert pending() == ["newest", "odd", "dispatch"]
 
     repository.references["refs/heads/main"].set_target(newest)
     world.sync()
-    assert pending() == ["odd"]
+    assert pending() == ["odd", "dispatch"]
     world.clock.advance(timedelta(minutes=5))
     world.sync()
     assert pending() == []
@@ -871,6 +871,10 @@ def test_what_a_delivery_claims_is_compared_with_the_history(world: World) -> No
             inbox.insert(connection, new, now=NOW)
     world.sync()
     rows = {row.delivery_id: (row.status, row.claim, row.resolved_sha) for row in world.rows(schema.inbox)}
+    assert rows["absent"] == ("pending", None, None), "its commit may still come"
+    world.clock.advance(timedelta(minutes=5))
+    world.sync()
+    rows = {row.delivery_id: (row.status, row.claim, row.resolved_sha) for row in world.rows(schema.inbox)}
     newest = str(head(world.landing_zone).id)
     assert rows == {
         "reached": ("done", "reached", newest),
@@ -946,3 +950,57 @@ def test_what_an_author_is_called_closes_no_issue_and_calls_nobody(local: World)
     zone.create_commit("refs/heads/main", author, author, "Change", before.tree_id, [before.id])
     local.sync()
     assert "\nLanding-Zone-Actor: Fixes 1  at team\n" in head(local.portal).message
+
+
+def test_a_rule_file_that_is_no_longer_synced_says_so_and_is_not_made_anew(local: World) -> None:
+    local.sync()
+    before = local.rows(schema.governance)
+    local.change("pmo.yaml", b'ci:\n  api_key_prod: "k3yk3yk3yk3y1234"\n')
+    for _ in range(2):
+        outcome = local.sync()
+        assert (outcome.status, outcome.from_cache) == (Status.PARTIAL, frozenset({"governance"}))
+        assert any("what was known of it before is shown" in error for error in outcome.errors)
+    assert local.rows(schema.governance) == before
+    local.change("pmo.yaml", b"programme:\n  name: Mended\n")
+    assert local.sync().status is Status.SUCCESS
+    assert "k3yk3y" not in str([local.rows(table) for table in schema.metadata.sorted_tables]), (
+        "also not in the history"
+    )
+
+
+def test_a_file_that_only_its_place_keeps_out_is_read_all_the_same(local: World) -> None:
+    commit_change(local.portal, "config/lz-pmo.yaml", b"mine: 1\n", message="Own", at=NOW)
+    commit_change(local.portal, "docs/lz-reference/cost.md", b"# Mine\n", message="Own", at=NOW)
+    local.sync()
+    assert set(local.not_synced()) == {"pmo.yaml", "docs/cost.md"}
+    assert local.rows(schema.governance)
+    assert "docs/cost.md" in {row.path for row in local.rows(schema.documents)}
+
+
+def test_a_sync_that_another_one_took_over_pushes_and_records_nothing(local: World) -> None:
+    local.sync()
+    local.change("docs/cost.md", b"# Late\n")
+    before = head(local.portal).id
+
+    def take_over(what: str, done: int, total: int | None) -> None:
+        if what.startswith("updating the portal"):
+            with local.store.write() as connection:
+                connection.execute(schema.layer_status.delete())
+                values = {"layer": "git", "status": "in_progress", "errors": [], "details": {}, "lease_holder": "b:2:x"}
+                connection.execute(schema.layer_status.insert().values(**values))
+
+    rows = local.rows(schema.commits)
+    with pytest.raises(SyncError, match="was taken over"):
+        local.sync(progress=take_over)
+    assert head(local.portal).id == before
+    assert local.rows(schema.commits) == rows
+
+
+def test_terraform_that_changed_while_everything_is_looked_at_asks_for_an_inventory_sync_too(local: World) -> None:
+    local.sync()
+    with local.store.write() as connection:
+        repository.doubt_git_state(connection)
+    local.change("terraform/05-workloads/new.tf", b'variable "x" {}\n')
+    local.sync()
+    with local.store.read() as connection:
+        assert len(inbox.pending(connection, LayerId.API)) == 1

@@ -16,6 +16,7 @@ import structlog
 
 from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.git import gates, governance, runbooks, terraform
+from lz_sync_dagster.sync.git.source import is_secret
 from lz_sync_dagster.sync.git.tree import REGULAR_MODES
 from lz_sync_dagster.sync.state.redaction import redact_any
 from lz_sync_dagster.sync.store.file_history import ItemDelta, ItemKind
@@ -89,6 +90,8 @@ class ItemReader:
         except (KeyError, pygit2.GitError):
             # A partial clone does not have it.
             return None
+        if is_secret(data):
+            return None  # the version is withheld from the portal, so it is no version here
         try:
             return {key[:MAX_KEY]: value for key, value in _items(kind, path, data)}
         except SyncError:

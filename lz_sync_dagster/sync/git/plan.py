@@ -26,6 +26,15 @@ EDITED = (
 )
 
 
+#: How the other reasons begin that are about a file's place, and not about what it holds.
+_OF_PLACE = ("its destination ", "the portal repository has a file of its own at ")
+
+
+def is_readable(reason: str | None) -> bool:
+    """Whether a file with this reason may be read: it is synced, or only its place keeps it out."""
+    return reason is None or reason == EDITED or reason.startswith(_OF_PLACE)
+
+
 @dataclass(frozen=True, slots=True)
 class SourceFile:
     """A selected file of the landing zone and one of its places. ``reason`` says why its content must not be synced,

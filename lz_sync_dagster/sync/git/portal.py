@@ -147,6 +147,7 @@ class Publisher:
         restore: what becomes of edited files; see `make_plan`.
         pull_requests: ``None`` pushes to the portal's branch.
         message: words a commit.
+        may_push: raises `SyncError` if the layer is no longer this sync's.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class Publisher:
         restore: bool,
         pull_requests: PullRequests | None,
         message: Callable[[Commit], str],
+        may_push: Callable[[], None],
         now: datetime,
         progress: Progress,
     ) -> None:
@@ -169,6 +171,7 @@ class Publisher:
         self._restore = restore
         self._pull_requests = pull_requests
         self._message = message
+        self._may_push = may_push
         self._now = now
         self._progress = progress
 
@@ -235,6 +238,7 @@ class Publisher:
         message = self._message(Commit(self._source.commit, previous, counts))
         signature = pygit2.Signature(*AUTHOR, int(self._now.timestamp()), 0)
         commit = str(repository.create_commit(None, signature, signature, message, written.id, [pygit2.Oid(hex=base)]))
+        self._may_push()
         if self._pull_requests is None:
             self._portal.push(commit, expected=base)
             return Published(commit, commit, plan, before, str(written.id), None, changes, *counts)

@@ -3,12 +3,13 @@ changed. One transaction, so that the tables, the proof and the deliveries never
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pygit2
 import sqlalchemy as sa
 import structlog
 
@@ -18,13 +19,13 @@ from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.git import documents, gates, governance, runbooks, terraform
 from lz_sync_dagster.sync.git.history import History, read_history, read_portal_commits
 from lz_sync_dagster.sync.git.mirror import Mirror
-from lz_sync_dagster.sync.git.plan import EDITED, Drift, Plan, SourceFile
+from lz_sync_dagster.sync.git.plan import EDITED, Drift, Plan, SourceFile, is_readable
 from lz_sync_dagster.sync.git.portal import Published, Rows
 from lz_sync_dagster.sync.git.signatures import verify
 from lz_sync_dagster.sync.git.source import SECRET, Source
-from lz_sync_dagster.sync.git.tree import Entry
+from lz_sync_dagster.sync.git.tree import Entry, changes_between
 from lz_sync_dagster.sync.globs import touches
-from lz_sync_dagster.sync.runs import LayerRun
+from lz_sync_dagster.sync.runs import LayerRun, require_lease
 from lz_sync_dagster.sync.store import Store, file_history, inbox, repository, source_findings
 from lz_sync_dagster.sync.store.file_history import HeadMove, MoveKind
 from lz_sync_dagster.sync.store.inbox import Delivery
@@ -140,14 +141,14 @@ def record(
     moved = before is None or replace(before, proven_at=after.proven_at) != after
     with store.read() as connection:
         signed = source_findings.open_findings(connection, kinds=[FindingKind.SIGNATURE])
-    moved = moved or [item.finding for item in signed] != list(unsigned)
+    moved = moved or [item.finding for item in signed if item.finding.subject != "history"] != list(unsigned)
     if published.plan is None and not moved and not deliveries and not retry:
         return Changes()
     plan = published.plan
     rows = {file.key: _row(file, source.commit, published.before) for file in (plan.files if plan else ())}
     # A file that is only kept from its place is read all the same: the store shows the landing zone.
-    synced = {file.path: file for file in (plan.files if plan else ()) if file.reason in (None, EDITED)}
-    known = {row.path: row for row in published.before.values() if row.reason in (None, EDITED)}
+    synced = {file.path: file for file in (plan.files if plan else ()) if is_readable(file.reason)}
+    known = {row.path: row for row in published.before.values() if is_readable(row.reason)}
     gone = known.keys() - synced.keys()
     changed = [
         file
@@ -155,13 +156,17 @@ def record(
         if reread or path in retry or path not in known or known[path].blob != file.entry.blob
     ]
     changed += _again(store, retry - synced.keys() - gone)
-    refused = {path for path in {file.path for file in (plan.files if plan else ())} if path not in synced}
+    refused = {file.path: str(file.reason) for file in (plan.files if plan else ()) if file.path not in synced}
     content = _Content()
     found = _read_all(source, changed, gone, refused, content)
     findings = content.findings
     history = _history(store, source, before)
     if signatures.policy != "off":
-        history = with_signatures(source, history, signatures)
+        try:
+            history = with_signatures(source, history, signatures)
+        except SyncError as error:  # the head was checked before; what cannot be checked of the others is said
+            finding = SourceFinding(FindingKind.SIGNATURE, "", None, "history", "medium", str(error), source.commit)
+            unsigned = [*unsigned, finding]
     new_portal_commits = _portal_commits(store, portal, before, after)
     if published.proposal is not None:
         sha, branch = published.proposal.commit, published.proposal.branch
@@ -170,6 +175,7 @@ def record(
         ]
     now = clock()
     with store.write(exclusive="git") as connection:
+        require_lease(connection, run)
         repository.drop_commits(connection, history.dropped)
         file_history.forget(connection, history.dropped)
         repository.add_commits(connection, history.new)
@@ -188,18 +194,17 @@ def record(
             source_findings.replace(connection, secrets, kinds=[FindingKind.SECRET], paths=looked_at, now=now)
             _record_drifts(connection, plan, source.commit, is_proposed=published.proposal is not None, now=now)
         counts = found(connection)
-        source_findings.replace(
-            connection, findings, kinds=_OF_CONTENT, paths=content.read | content.unread | gone | refused, now=now
-        )
+        read = content.read | content.unread | gone | refused.keys()
+        source_findings.replace(connection, findings, kinds=_OF_CONTENT, paths=read, now=now)
         if moved:
             source_findings.replace(connection, unsigned, kinds=[FindingKind.SIGNATURE], paths=None, now=now)
             repository.set_git_state(connection, after)
         inbox.finish(connection, deliveries, run_id=str(run.number), now=now, head=source.commit, absent=absent)
-        if touches(inventory_paths, [change.path for change in published.source_changes or ()]):
+        if _touches(inventory_paths, source, published, before):
             inbox.request(
                 connection,
                 LayerId.API,
-                key=f"inventory-{source.commit}",
+                key=f"inventory-{source.commit}-{run.number}",
                 event="terraform_change",
                 actor=next((delivery.actor for delivery in reversed(deliveries) if delivery.actor), None),
                 commit=source.commit,
@@ -219,6 +224,20 @@ def record(
         pushed=published.commit,
         **counts,
     )
+
+
+def _touches(globs: Sequence[str], source: Source, published: Published, before: GitState | None) -> bool:
+    """Whether something that globs cover changed since the last sync. Nothing did at the first one; what cannot be told
+    counts as changed."""
+    changes = published.source_changes
+    if changes is None:
+        if before is None or before.source_commit == source.commit:
+            return False
+        if before.source_commit not in source.repository:
+            return bool(globs)
+        old = source.repository[before.source_commit].peel(pygit2.Commit).tree
+        changes = tuple(changes_between(source.repository, old, source.tree))
+    return touches(globs, [change.path for change in changes])
 
 
 def _history(store: Store, source: Source, before: GitState | None) -> History:
@@ -264,7 +283,11 @@ def with_signatures(source: Source, history: History, config: SignatureConfig) -
 
 
 def _read_all(
-    source: Source, changed: Sequence[SourceFile], gone: Collection[str], refused: Collection[str], content: _Content
+    source: Source,
+    changed: Sequence[SourceFile],
+    gone: Collection[str],
+    refused: Mapping[str, str],
+    content: _Content,
 ) -> Callable[[sa.Connection], dict[str, Any]]:
     """Read the files that changed; what comes back writes their rows and says how many files or rows changed.
 
@@ -301,7 +324,11 @@ def _read_all(
     ) -> Sequence[Row] | None:
         if path in by_path:
             return _read(by_path[path], noun, kind, reader, source, content)
-        return [] if path in gone and path not in refused else None
+        if path in refused:
+            message = f"{refused[path]}; until then what was known of it before is shown"
+            content.findings.append(SourceFinding(kind, path, None, "", "high", message, commit))
+            return None
+        return [] if path in gone else None
 
     document_paths, new_documents = these(
         "documents",

@@ -28,7 +28,7 @@ from lz_sync_dagster.sync.git.source import Source
 from lz_sync_dagster.sync.github.credentials import git_credential
 from lz_sync_dagster.sync.models import Status
 from lz_sync_dagster.sync.progress import Progress
-from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
+from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun, require_lease
 from lz_sync_dagster.sync.state.redaction import redact_text
 from lz_sync_dagster.sync.store import Store, inbox, repository, source_findings
 from lz_sync_dagster.sync.store.inbox import Delivery
@@ -203,6 +203,7 @@ def _round(
         restore=config.drift == "restore",
         pull_requests=pull_requests,
         message=lambda commit: message(commit, run=run, pending=pending, author=_author(source), now=clock()),
+        may_push=lambda: _require_lease(store, run),
         now=clock(),
         progress=progress,
     )
@@ -258,6 +259,11 @@ def _end_proposal(settings: Settings, portal: Mirror, commit: str) -> None:
         log.warning("pull_request_left", error=str(error))
 
 
+def _require_lease(store: Store, run: LayerRun) -> None:
+    with store.write() as connection:
+        require_lease(connection, run)
+
+
 def fingerprint_of(settings: Settings) -> str:
     """What a proof of the last sync depends on besides the two repositories: settings, and this package's version."""
     config = settings.sync_layers.git_sync
@@ -300,14 +306,14 @@ def settled(
 ) -> list[Delivery]:
     """The pending deliveries for which a sync did what they ask for.
 
-    A push says which commit it made. If the head does not reach that one, the remote has answered with an older state,
-    or the commit was pushed away since: the delivery waits for the next sync, but no longer than ``patience``. What
-    anybody else says of a commit is only a claim.
+    A delivery may claim a commit. If the head does not reach that one, the remote has answered with an older state, or
+    the commit was pushed away since, or never was: the delivery waits for the next sync, but no longer than
+    ``patience``.
     """
     return [
         delivery
         for delivery in pending
-        if delivery.event != "push" or delivery.commit_claim not in absent or now - delivery.received_at >= patience
+        if delivery.commit_claim not in absent or now - delivery.received_at >= patience
     ]
 
 

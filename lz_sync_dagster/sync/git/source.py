@@ -136,7 +136,12 @@ def as_text(data: bytes) -> str:
 def _content_reason(data: bytes) -> str | None:
     if data.startswith(_LFS_POINTER) and len(data) < 1024:
         return "is a Git LFS pointer; its content is not in the repository"
-    return SECRET if any(holds_secret(text) for text in _texts(data)) else None
+    return SECRET if is_secret(data) else None
+
+
+def is_secret(data: bytes) -> bool:
+    """Whether a file with this content is withheld for a secret in it."""
+    return any(holds_secret(text) for text in _texts(data))
 
 
 def _texts(data: bytes) -> Iterator[str]:

@@ -214,7 +214,7 @@ def holds_secret(text: str) -> bool:
 
     Narrower than `redact_text`, since a file is withheld for it: code and prose say ``token: …`` without one.
     """
-    return _certain(text) != text or _LITERAL.search(text) is not None
+    return _certain(text) != text
 
 
 def _certain(text: str) -> str:
@@ -224,6 +224,8 @@ def _certain(text: str) -> str:
         text = _URL_PASSWORD.sub(rf"\g<1>{REDACTED}\g<3>", text)
     if "hook" in text:
         text = _HOOK.sub(rf"\g<1>{REDACTED}", text)
+    if '"' in text or "'" in text:
+        text = _LITERAL.sub(rf"\g<1>{REDACTED}\g<3>", text)
     return text
 
 

@@ -245,3 +245,13 @@ def test_a_file_is_withheld_only_for_what_certainly_is_a_secret() -> None:
     assert all(holds_secret(f"it is {token}") for token in TOKENS)
     for text in ("password: see the handbook", "token = data.google_client_config.me.token", "a\x00b", "PASSWORD=$1"):
         assert not holds_secret(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['db_password_prod = "hunter2hunter2"', 'api_key_prod: "k3yk3yk3yk3y1234"', "deploy_token_prod = 'abcdefgh12'"],
+)
+def test_what_a_file_is_withheld_for_is_redacted_in_any_text(text: str) -> None:
+    assert holds_secret(text)
+    assert not holds_secret(redact_text(text))
+    assert "[redacted]" in redact_text(text)
