@@ -61,12 +61,19 @@ def layer_assets(layer_id: LayerId, *, specs: Sequence[dg.AssetSpec], work: Work
     return sync
 
 
-def layer_job(layer_id: LayerId) -> Any:
-    """The job that syncs a layer: ``git_job``."""
+def layer_job(layer_id: LayerId, *, without: Sequence[dg.AssetCheckKey] = ()) -> Any:
+    """The job that syncs a layer: ``git_job``.
+
+    Args:
+        without: checks that are not part of it, since their cost does not follow the change.
+    """
     group = layer(layer_id).group
+    selection: dg.AssetSelection = dg.AssetSelection.groups(group)
+    if without:
+        selection -= dg.AssetSelection.checks(*without)
     return dg.define_asset_job(
         f"{group}_job",
-        selection=dg.AssetSelection.groups(group),
+        selection=selection,
         description=f"{layer(layer_id).title}: syncs the layer once and checks it.",
         tags={LAYER_TAG: layer_id.value},
     )

@@ -832,15 +832,25 @@ def test_the_audit_finds_the_tree_the_manifest_and_the_store_at_odds(local: Worl
         connection.execute(files.update().where(files.c.path == "RUNBOOKS.md").values(blob="f" * 40))
         row = connection.execute(sa.select(files).where(files.c.path == "pmo.yaml")).one()
         connection.execute(files.insert().values(**{**row._asdict(), "destination": "elsewhere"}))
-    assert {problem.partition(":")[0] for problem in audit_portal(settings, local.store).problems} == {
+    problems = [problem.partition(";")[0] for problem in audit_portal(settings, local.store).problems]
+    assert {problem.partition(":")[0] for problem in problems[:3]} == {
         "docs/lz-reference/cost.md",
         "docs/lz-reference/RUNBOOKS.md",
         "elsewhere",
     }
+    assert problems[3:] == [
+        "docs/cost.md: is selected for docs/lz-reference/cost.md, and not recorded",
+        "pmo.yaml: is recorded for elsewhere, and not selected",
+    ]
     with local.store.write() as connection:
         repository.doubt_git_state(connection)
     local.sync()
     assert audit_portal(settings, local.store).problems == []
+    other = GitSyncConfig(**{**settings.sync_layers.git_sync.model_dump(), "exclude": ["docs/**"]})
+    layers = settings.sync_layers.model_copy(update={"git_sync": other})
+    audit = audit_portal(settings.model_copy(update={"sync_layers": layers}), local.store)
+    assert audit.files is None, "what the settings ask for now is the next sync's"
+    assert "the settings or the version changed" in audit.problems[0]
 
     shutil.rmtree(local.folder / "data" / "git")
     audit = audit_portal(settings, local.store)

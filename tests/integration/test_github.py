@@ -45,7 +45,13 @@ from lz_sync_dagster.sync.github.pull_requests import (
 from lz_sync_dagster.sync.store import Store, schema
 from lz_sync_dagster.sync.store.alerts import open_alerts
 from lz_sync_dagster.sync.store.delivery_repairs import RepairOutcome
-from lz_sync_dagster.sync.webhook.repair import REPAIR_WAITS, open_hook_api, repair_deliveries, watch_deliveries
+from lz_sync_dagster.sync.webhook.repair import (
+    LAST_WAIT,
+    REPAIR_WAITS,
+    open_hook_api,
+    repair_deliveries,
+    watch_deliveries,
+)
 from tests.conftest import NOW, SteppedClock, until
 
 LZ, PORTAL = "example/gcp-landing-zone", "example/gcp-landing-zone-portal"
@@ -572,6 +578,61 @@ def test_a_repair_that_github_refuses_raises_an_alert_until_it_works(world: Worl
     assert watch(limited.cursor).said == "failed deliveries: none"
     with sqlite_store.read() as connection:
         assert open_alerts(connection) == []
+
+
+def test_a_refused_request_is_no_attempt(world: World, sqlite_store: Store) -> None:
+    hook = world.server.add_hook(LZ, "http://127.0.0.1:9/", SECRET)
+    lost = [world.server.deliver("push", push(number), hook) for number in (1, 2)]
+    reader, writer = (
+        Token(f"{level}-{hook}", {"repository_hooks": level}, (LZ,))  # type: ignore[dict-item]
+        for level in ("read", "write")
+    )
+    world.server.add_token(reader)
+    world.server.add_token(writer)
+
+    def watch(token: str) -> Any:
+        settings = world.settings(
+            webhook=WebhookConfig(hook=hook),
+            github={"app_id": None},
+            github_app_private_key=None,
+            github_token=SecretStr(token),
+        )
+        return watch_deliveries(settings, sqlite_store, clock=world.clock, cursor=None)
+
+    for number in range(1, len(REPAIR_WAITS) + 2):
+        world.clock.advance(LAST_WAIT)
+        assert "repository_hooks" in watch(reader.value).said
+        assert world.called("/attempts") == 2 * number, "the other one has its try"
+        asked = watch(reader.value)
+        assert world.called("/attempts") == 2 * number, "GitHub is not asked again at once"
+        assert asked.said == "failed deliveries: 2 wait"
+    kept = rows(sqlite_store, schema.delivery_repairs)
+    assert {(row.attempts, row.outcome) for row in kept} == {(0, RepairOutcome.REQUESTED)}
+    assert all("denied" in row.failure for row in kept)
+
+    world.clock.advance(LAST_WAIT)
+    assert watch(writer.value).said == "failed deliveries: 2 asked for again, 2 wait"
+    assert {row.attempts for row in rows(sqlite_store, schema.delivery_repairs)} == {1}
+    assert {row.delivery_id for row in rows(sqlite_store, schema.delivery_repairs)} == {one.guid for one in lost}
+    log_settles(world, hook, 4)
+
+
+def test_a_limit_ends_the_requests(world: World, sqlite_store: Store) -> None:
+    hook = world.server.add_hook(LZ, "http://127.0.0.1:9/", SECRET)
+    settings = world.settings(webhook=WebhookConfig(hook=hook))
+    for number in (1, 2):
+        world.server.deliver("push", push(number), hook)
+
+    with open_hook_api(settings, clock=world.clock) as api:
+        log = Hook.of_repository(LZ, hook).deliveries(api, NOW)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Hook, "deliveries", lambda *_: (world.server.fail("secondary_limit"), log)[1])
+            error = refused(lambda: repair_deliveries(settings, sqlite_store, api, world.clock))
+    assert error.reason is Reason.QUOTA
+    assert world.called("/attempts") == 1
+    (row,) = rows(sqlite_store, schema.delivery_repairs)
+    assert (row.attempts, row.outcome) == (0, RepairOutcome.REQUESTED)
 
 
 def test_an_error_of_the_api_knows_what_github_said(world: World) -> None:

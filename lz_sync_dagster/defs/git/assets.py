@@ -70,4 +70,10 @@ git_assets = layer_assets(
     ],
 )
 
-git_job = layer_job(LayerId.GIT)
+#: Checks that read everything: they have a job of their own.
+AUDITS = tuple(
+    dg.AssetCheckKey(dg.AssetKey(["git", "portal_commits"]), name)
+    for name in ("files_are_accounted_for", "manifest_matches_the_tree")
+)
+
+git_job = layer_job(LayerId.GIT, without=AUDITS)

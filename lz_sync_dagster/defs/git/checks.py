@@ -4,11 +4,20 @@ import dagster as dg
 import sqlalchemy as sa
 
 from lz_sync_dagster.config import Settings
+from lz_sync_dagster.defs.git.assets import AUDITS
 from lz_sync_dagster.defs.layer_checks import error, sync_check, warning
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.errors import SyncError
-from lz_sync_dagster.sync.store import Store
-from lz_sync_dagster.sync.store.schema import enforcement_gates, synced_files, terraform_blocks
+from lz_sync_dagster.sync.store import Store, repository, repository_views, source_findings
+from lz_sync_dagster.sync.store.schema import enforcement_gates, synced_files
+from lz_sync_dagster.sync.store.source_findings import FindingKind
+
+#: What reads everything, whatever changed: once a day, not with every sync.
+git_audit_job = dg.define_asset_job(
+    "git_audit_job",
+    selection=dg.AssetSelection.checks(*AUDITS),
+    description="Compares the landing zone, the portal's repository, its manifest and the store, file by file.",
+)
 
 sync_is_complete = sync_check(LayerId.GIT, ["git", "commits"])
 
@@ -35,7 +44,7 @@ def files_are_accounted_for(store: dg.ResourceParam[Store]) -> dg.AssetCheckResu
 
 @dg.asset_check(
     asset=["git", "portal_commits"],
-    description="The pushed tree, its manifest and the store agree on every file.",
+    description="The landing zone, the pushed tree, its manifest and the store agree on every file.",
 )
 def manifest_matches_the_tree(
     settings: dg.ResourceParam[Settings], store: dg.ResourceParam[Store]
@@ -53,26 +62,37 @@ def manifest_matches_the_tree(
     return dg.AssetCheckResult(passed=True, metadata={"files": audit.files})
 
 
-@dg.asset_check(asset=["git", "enforcement_gates"], description="`ENFORCEMENT_GATES.md` yields gates.")
+@dg.asset_check(
+    asset=["git", "enforcement_gates"], description="`ENFORCEMENT_GATES.md`, if there is one, yields gates."
+)
 def gates_were_read(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
+    from lz_sync_dagster.sync.git.gates import GATES_PATH  # loads git: only a run needs it
+
     with store.read() as connection:
         gates = connection.scalar(sa.select(sa.func.count()).select_from(enforcement_gates)) or 0
-    if gates == 0:
-        return error(["no gate could be read from ENFORCEMENT_GATES.md; check its headings and tables"], gates=0)
-    return dg.AssetCheckResult(passed=True, metadata={"gates": gates})
+        unread = source_findings.open_findings(connection, kinds=[FindingKind.GATES])
+        is_selected = repository_views.copies(connection, GATES_PATH) != []
+        was_synced = repository.git_state(connection) is not None
+    if unread:
+        lines = [item.finding.text for item in unread]
+        return warning(lines, gates=gates) if gates else error(lines, gates=0)
+    if gates:
+        return dg.AssetCheckResult(passed=True, metadata={"gates": gates})
+    if not was_synced:
+        return warning(["nothing was synced yet; run 'lz-sync sync git'"])
+    if not is_selected:
+        return dg.AssetCheckResult(
+            passed=True, metadata={"gates": 0, "note": f"the landing zone has no {GATES_PATH} that is selected"}
+        )
+    return error([f"no gate could be read from {GATES_PATH}; check its headings and tables"], gates=0)
 
 
 @dg.asset_check(asset=["git", "terraform_blocks"], description="Every Terraform file parses.")
 def terraform_parses(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
     with store.read() as connection:
-        broken = connection.scalars(
-            sa.select(terraform_blocks.c.path)
-            .where(terraform_blocks.c.has_error)
-            .distinct()
-            .order_by(terraform_blocks.c.path)
-        ).all()
+        broken = source_findings.open_findings(connection, kinds=[FindingKind.HCL_SYNTAX])
     if broken:
-        return warning([f"{path}: has a syntax error; run 'terraform validate' on it" for path in broken])
+        return warning([item.finding.text for item in broken], files=len({item.finding.path for item in broken}))
     return dg.AssetCheckResult(passed=True)
 
 

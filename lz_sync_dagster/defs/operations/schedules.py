@@ -8,7 +8,15 @@ from datetime import datetime, timedelta
 import dagster as dg
 import sqlalchemy as sa
 
-from lz_sync_dagster.sync.store import Store, dead_letters, messages
+from lz_sync_dagster.sync.store import (
+    Store,
+    dead_letters,
+    delivery_repairs,
+    file_history,
+    inbox,
+    messages,
+    source_findings,
+)
 from lz_sync_dagster.sync.store.schema import event_log
 from lz_sync_dagster.sync.timing import Clock
 
@@ -18,12 +26,17 @@ _AT_ONCE = 500
 
 class Retention(dg.Config):
     """Days to keep: Dagster's runs, the event log, the ids of handled messages (Pub/Sub redelivers for 31 days), dead
-    letters."""
+    letters, deliveries that are done or ignored, findings that are resolved, repairs of deliveries that are settled,
+    moves of the landing zone's head."""
 
     runs: int = 7
     events: int = 90
     messages: int = 35
     dead_letters: int = 90
+    deliveries: int = 90
+    findings: int = 365
+    repairs: int = 90
+    head_moves: int = 365
 
 
 @dg.op(description="Removes what is older than its retention from the store and from Dagster's own storage.")
@@ -38,6 +51,10 @@ def prune(
             "events": connection.execute(
                 sa.delete(event_log).where(event_log.c.recorded_at < now - timedelta(days=config.events))
             ).rowcount,
+            "deliveries": inbox.prune(connection, before=now - timedelta(days=config.deliveries)),
+            "findings": source_findings.prune(connection, before=now - timedelta(days=config.findings)),
+            "repairs": delivery_repairs.prune(connection, before=now - timedelta(days=config.repairs)),
+            "head_moves": file_history.prune_moves(connection, before=now - timedelta(days=config.head_moves)),
         }
     old = dg.RunsFilter(statuses=_FINISHED, created_before=now - timedelta(days=config.runs))
     runs = [record.dagster_run for record in context.instance.get_run_records(old, limit=_AT_ONCE, ascending=True)]

@@ -68,6 +68,11 @@ def put(connection: sa.Connection, repairs: Iterable[Repair]) -> None:
             connection.execute(delivery_repairs.insert().values(values))
 
 
+def prune(connection: sa.Connection, *, before: datetime) -> int:
+    """Forget what was settled before an instant. Returns how many."""
+    return connection.execute(delivery_repairs.delete().where(delivery_repairs.c.settled_at < before)).rowcount
+
+
 def arrived(connection: sa.Connection, delivery_ids: Collection[str]) -> frozenset[str]:
     """Those of the deliveries that the inbox has."""
     ids, found = sorted(delivery_ids), set[str]()

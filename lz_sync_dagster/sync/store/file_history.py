@@ -250,6 +250,14 @@ def head_history(connection: sa.Connection, limit: int = 50) -> list[HeadMove]:
     ]
 
 
+def prune_moves(connection: sa.Connection, *, before: datetime) -> int:
+    """Forget the moves that were seen before an instant, save the newest one: it says what the head is. Returns how
+    many."""
+    newest = sa.select(sa.func.max(head_moves.c.id)).scalar_subquery()
+    old = sa.and_(head_moves.c.seen_at < before, head_moves.c.id != newest)
+    return connection.execute(head_moves.delete().where(old)).rowcount
+
+
 def by_key(versions: Iterable[ItemVersion]) -> dict[str, list[ItemVersion]]:
     """Changes by the item's key, in their order."""
     found: dict[str, list[ItemVersion]] = {}

@@ -164,7 +164,8 @@ def request(
     """Ask for a sync of another layer. Returns ``False`` if this ``key`` has asked before.
 
     Args:
-        key: names the request for ever, e.g. ``inventory-<sha>``; no more than 128 characters.
+        key: names the request for as long as it is kept (see `prune`), e.g. ``inventory-<sha>``; no more than 128
+            characters.
         event: why, e.g. ``terraform_change``.
         commit: the commit that gave rise to it.
     """
@@ -394,6 +395,25 @@ def insert_head(connection: sa.Connection, head: str, *, repository: str, ref: s
         key, hashlib.sha256(key.encode()).hexdigest(), HEAD_POLL, repository, ref=ref, commit_claim=head
     )
     return key if insert(connection, found, now=now) else None
+
+
+def prune(connection: sa.Connection, *, before: datetime) -> int:
+    """Forget what was done or ignored before an instant. Returns how many.
+
+    A head that polling found stays for as long as a later row of the same head: `insert_head` numbers by them.
+    """
+    newer = inbox.alias("newer")
+    is_numbered = sa.and_(
+        inbox.c.event == HEAD_POLL,
+        sa.exists().where(
+            newer.c.event == HEAD_POLL,
+            newer.c.commit_claim == inbox.c.commit_claim,
+            newer.c.id > inbox.c.id,
+            sa.or_(newer.c.finished_at.is_(None), newer.c.finished_at >= before),
+        ),
+    )
+    old = sa.and_(inbox.c.status != DeliveryStatus.PENDING.value, inbox.c.finished_at < before)
+    return connection.execute(inbox.delete().where(old, ~is_numbered)).rowcount
 
 
 def _delivery(row: sa.Row[tuple[object, ...]]) -> Delivery:

@@ -137,6 +137,11 @@ def record_settled(connection: sa.Connection, found: Sequence[SourceFinding], *,
         connection.execute(source_findings.insert(), rows)
 
 
+def prune(connection: sa.Connection, *, before: datetime) -> int:
+    """Forget what was resolved before an instant. Returns how many."""
+    return connection.execute(source_findings.delete().where(source_findings.c.resolved_at < before)).rowcount
+
+
 def _values(finding: SourceFinding) -> dict[str, object]:
     return {
         "kind": finding.kind.value,

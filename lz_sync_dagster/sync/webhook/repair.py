@@ -30,12 +30,16 @@ REPAIR_WAITS = (
     timedelta(hours=2),
     timedelta(hours=8),
 )
-#: How long the last request has to show an effect before the delivery is given up.
+#: How long a request has to show an effect in the log before there is another, or the delivery is given up. Also the
+#: wait after a request that GitHub refused.
 LAST_WAIT = timedelta(minutes=5)
 #: How far behind its deliveries GitHub's log may be ("a few minutes").
 LOG_LAG = timedelta(minutes=15)
 #: How many deliveries are asked for at once; the others follow at the next time.
 MAX_REQUESTS = 50
+
+#: What GitHub says of every call: no use in asking for the next delivery.
+_OF_ALL_CALLS = frozenset({Reason.QUOTA, Reason.UNAUTHENTICATED, Reason.TOKEN_EXPIRED})
 
 ALERT = "DeliveryRepair"
 CURSOR_VERSION = 1
@@ -104,7 +108,8 @@ def plan_repairs(
             too late counts as a failure there.
         window: how long after a delivery GitHub can send it again.
 
-    A delivery is asked for after each of `REPAIR_WAITS` since its last failure, then given up. One that was given up
+    A delivery is asked for after each of `REPAIR_WAITS` since its last failure, then given up. A request that shows no
+    effect in the log is not repeated before `LAST_WAIT`. One that was given up
     and comes all the same (somebody pressed the button) counts as delivered.
     """
     redeliver: list[tuple[HookDelivery, Repair]] = []
@@ -126,11 +131,15 @@ def plan_repairs(
             repair = Repair(delivery.guid, delivery.event, first, "", 0, first, RepairOutcome.REQUESTED)
         if repair.outcome is RepairOutcome.GIVEN_UP:
             continue
-        repair = replace(repair, failure=f"{delivery.newest.status} ({delivery.newest.status_code})")
+        unanswered = repair.requested_at > delivery.newest.delivered_at  # refused, or not in the log yet
+        if not (unanswered and repair.failure):
+            repair = replace(repair, failure=_failure(delivery))
         waited = now - max(repair.requested_at, delivery.newest.delivered_at)
         if now - repair.delivered_at >= window or (repair.attempts >= len(REPAIR_WAITS) and waited >= LAST_WAIT):
             settled.append(replace(repair, outcome=RepairOutcome.GIVEN_UP, settled_at=now))
-        elif repair.attempts < len(REPAIR_WAITS) and waited >= REPAIR_WAITS[repair.attempts]:
+        elif repair.attempts < len(REPAIR_WAITS) and waited >= max(
+            REPAIR_WAITS[repair.attempts], LAST_WAIT if unanswered else timedelta(0)
+        ):
             redeliver.append((delivery, replace(repair, attempts=repair.attempts + 1, requested_at=now)))
     for guid, repair in known.items():
         if guid in listed or repair.outcome is not RepairOutcome.REQUESTED:
@@ -161,7 +170,8 @@ def repair_deliveries(
         seen_until: what the last look returned; ``None`` reads as far back as GitHub can resend.
 
     Raises:
-        SyncError: GitHub's log cannot be read, or it refuses to send. What was asked for before that is in the account.
+        SyncError: GitHub's log cannot be read, or it refused a request. The others were made all the same, unless it
+            refuses all calls, and are in the account; a refused one is in it without counting as an attempt.
     """
     now = clock()
     oldest = now - REDELIVERY_WINDOW
@@ -178,23 +188,29 @@ def repair_deliveries(
     settled = list(plan.settled)
     with store.write() as connection:
         delivery_repairs.put(connection, settled)
-    requested = []
+    requested: list[str] = []
+    refusal: GithubError | None = None
     for delivery, repair in plan.redeliver[:MAX_REQUESTS]:
-        with store.write() as connection:  # before asking: whatever happens, the number of requests stays bounded
+        with store.write() as connection:  # before asking: also a crash leaves the number of requests bounded
             delivery_repairs.put(connection, [repair])
         try:
             hook.redeliver(api, delivery.newest.id)
         except GithubError as error:
-            if error.reason not in (Reason.NOT_FOUND, Reason.INVALID):
-                raise
-            given_up = replace(
-                repair, failure=f"{repair.failure}; {error.what}", outcome=RepairOutcome.GIVEN_UP, settled_at=now
-            )
-            settled.append(given_up)
+            failure = f"{_failure(delivery)}; {error.what}"
+            if error.status is not None and error.reason in (Reason.NOT_FOUND, Reason.INVALID):
+                refused = replace(repair, failure=failure, outcome=RepairOutcome.GIVEN_UP, settled_at=now)
+                settled.append(refused)
+            else:  # no attempt: GitHub sent nothing
+                refused = replace(repair, failure=failure, attempts=repair.attempts - 1)
+                refusal = refusal or error
             with store.write() as connection:
-                delivery_repairs.put(connection, [given_up])
+                delivery_repairs.put(connection, [refused])
+            if error.reason in _OF_ALL_CALLS or error.status is None:
+                break
         else:
             requested.append(delivery.guid)
+    if refusal is not None:
+        raise refusal
     after = {
         **known,
         **{one.delivery_id: one for _, one in plan.redeliver},
@@ -293,6 +309,11 @@ def _of_our_repositories(listed: list[HookDelivery], settings: Settings, clock: 
         with open_api(settings, name, {"metadata": "read"}, clock=clock) as api:
             ours.add(repository_id(api, name))
     return [one for one in listed if one.newest.repository_id in ours]
+
+
+def _failure(delivery: HookDelivery) -> str:
+    """What GitHub says of the newest attempt."""
+    return f"{delivery.newest.status} ({delivery.newest.status_code})"
 
 
 def _ids(repairs: Iterable[Repair], outcome: RepairOutcome) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ def test_names_follow_the_grammar(repository: dg.RepositoryDefinition) -> None:
         for name in names:
             assert re.fullmatch(rf"({groups})_[a-z]+(_[a-z]+)*_{kind}", name), name
     for name in repository.job_names:
-        assert name.startswith("__") or re.fullmatch(rf"({groups})_job", name), name
+        assert name.startswith("__") or re.fullmatch(rf"({groups})(_audit)?_job", name), name
     for name in repository.get_top_level_resources():
         assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name), name
 

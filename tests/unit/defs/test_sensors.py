@@ -18,22 +18,41 @@ from pydantic import SecretStr
 from lz_sync_dagster.config import GithubConfig, RepositoryConfig, Settings, SyncLayers, WebhookConfig
 from lz_sync_dagster.defs.analytics.checks import newest_day_is_whole
 from lz_sync_dagster.defs.events.sensors import Cursor, read_cursor, wait_for_events, write_cursor
+from lz_sync_dagster.defs.git.checks import gates_were_read, terraform_parses
 from lz_sync_dagster.defs.layer_requests import Asked, look, wait_for_run
 from lz_sync_dagster.defs.layer_sync import holder_of
 from lz_sync_dagster.defs.operations.sensors import worst_state
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.cadence import Cadence, cadence_of
+from lz_sync_dagster.sync.git.gates import GATES_PATH
 from lz_sync_dagster.sync.models import EventType, Status
 from lz_sync_dagster.sync.runs import LayerOutcome, attempt
-from lz_sync_dagster.sync.store import Store, daily_metrics, dead_letters, event_log, inbox, layer_runs, listeners
+from lz_sync_dagster.sync.store import (
+    Store,
+    daily_metrics,
+    dead_letters,
+    delivery_repairs,
+    event_log,
+    file_history,
+    inbox,
+    layer_runs,
+    listeners,
+    repository_views,
+    source_findings,
+)
+from lz_sync_dagster.sync.store import repository as repository_rows
 from lz_sync_dagster.sync.store.alerts import open_alerts
 from lz_sync_dagster.sync.store.daily_metrics import DailyMetric
 from lz_sync_dagster.sync.store.dead_letters import DeadLetter
+from lz_sync_dagster.sync.store.delivery_repairs import Repair, RepairOutcome
 from lz_sync_dagster.sync.store.event_log import NewEvent
+from lz_sync_dagster.sync.store.file_history import HeadMove, MoveKind
 from lz_sync_dagster.sync.store.inbox import Delivery, NewDelivery
 from lz_sync_dagster.sync.store.layer_runs import statuses
+from lz_sync_dagster.sync.store.repository import Gate, GitState, SyncedFile
 from lz_sync_dagster.sync.store.schema import handled_messages, head_moves
 from lz_sync_dagster.sync.store.schema import inbox as inbox_table
+from lz_sync_dagster.sync.store.source_findings import FindingKind, SourceFinding
 from lz_sync_dagster.sync.timing import utcnow
 from tests.conftest import NOW, SteppedClock
 
@@ -644,13 +663,74 @@ def test_retention_removes_what_is_old_and_nothing_else(
                 for at in (old, new)
             ],
         )
+        far = clock() - timedelta(days=400)
+        for number, (at, is_done) in enumerate(((far, True), (new, True), (far, False))):
+            inbox.insert(connection, NewDelivery(f"d{number}", f"d{number}", "push", "r"), now=at)
+            if is_done:
+                done = {"status": "done", "finished_at": at}
+                connection.execute(inbox_table.update().where(inbox_table.c.delivery_id == f"d{number}").values(done))
+        for at, status in (
+            (far, RepairOutcome.DELIVERED),
+            (new, RepairOutcome.GIVEN_UP),
+            (far, RepairOutcome.REQUESTED),
+        ):
+            settled = None if status is RepairOutcome.REQUESTED else at
+            repair = Repair(f"{status}", "push", at, "failed", 1, at, status, settled)
+            delivery_repairs.put(connection, [repair])
+        for at in (far, new):
+            finding = SourceFinding(FindingKind.DRIFT, str(at), None, "", "low", "m", "c")
+            source_findings.record_settled(connection, [finding], now=at)
+        source_findings.replace(
+            connection,
+            [SourceFinding(FindingKind.GATES, "open", None, "", "low", "m", "c")],
+            kinds=[FindingKind.GATES],
+            paths=None,
+            now=far,
+        )
+        for sha in ("a", "b"):
+            file_history.record_move(connection, HeadMove(None, sha, MoveKind.FORWARD, 1, "s", far))
     with dg.instance_for_test() as instance:
         instance.add_run(dg.DagsterRun(job_name="git_job", status=dg.DagsterRunStatus.SUCCESS))
         result = repository.get_job("operations_job").execute_in_process(
             instance=instance,
             resources={"store": sqlite_store, "clock": dg.ResourceDefinition.hardcoded_resource(clock)},
         )
-        assert result.output_for_node("prune") == {"messages": 1, "dead_letters": 0, "events": 0, "runs": 0}
+        assert result.output_for_node("prune") == {
+            "messages": 1,
+            "dead_letters": 0,
+            "events": 0,
+            "deliveries": 1,
+            "findings": 1,
+            "repairs": 1,
+            "head_moves": 1,
+            "runs": 0,
+        }
+    with sqlite_store.read() as connection:
+        assert repository_views.head(connection) == "b", "the newest move is what the head is"
+
+
+def test_heads_that_polling_found_keep_their_numbers(store: Store, clock: SteppedClock) -> None:
+    def found(at: datetime, head: str) -> str | None:
+        with store.write() as connection:
+            key = inbox.insert_head(connection, head, repository="r", ref="refs/heads/main", now=at)
+            connection.execute(
+                inbox_table.update().where(inbox_table.c.delivery_id == key).values(status="done", finished_at=at)
+            )
+            return key
+
+    def prune() -> int:
+        with store.write() as connection:
+            return inbox.prune(connection, before=clock() - timedelta(days=90))
+
+    with store.write() as connection:
+        repository_rows.set_git_state(connection, GitState("b", "p", "t", "f", None, None, NOW))
+    assert found(clock() - timedelta(days=200), "a") == "poll-a"
+    assert found(clock() - timedelta(days=10), "a") == "poll-a-2"
+    assert prune() == 0
+    assert found(clock(), "a") == "poll-a-3"
+    clock.advance(timedelta(days=100))
+    assert prune() == 3
+    assert found(clock(), "a") == "poll-a"
 
 
 def test_the_newest_success_of_a_job_outlives_its_retention(
@@ -728,3 +808,62 @@ def test_a_run_without_lease_and_words_is_ended_so_that_it_keeps_no_other_one_wa
     assert statuses[gone.run_id] is dg.DagsterRunStatus.FAILURE
     assert statuses[spoke.run_id] is statuses[syncing.run_id] is dg.DagsterRunStatus.STARTED
     assert tick("operations_runs_sensor").skip_message == "every run that is under way lives"
+
+
+# --- the git layer's own checks ---------------------------------------------------------------------------------------
+
+
+def test_gates_that_cannot_be_read_are_said_and_none_at_all_are_no_error(sqlite_store: Store) -> None:
+    def check() -> dg.AssetCheckResult:
+        result = gates_were_read(store=sqlite_store)
+        assert isinstance(result, dg.AssetCheckResult)
+        return result
+
+    def find(*found: SourceFinding) -> None:
+        with sqlite_store.write() as connection:
+            source_findings.replace(connection, found, kinds=[FindingKind.GATES], paths=None, now=NOW)
+
+    unread = SourceFinding(FindingKind.GATES, GATES_PATH, None, "", "high", "yields no gate; check it", "c")
+    assert (check().passed, check().severity) == (False, dg.AssetCheckSeverity.WARN), "nothing was synced yet"
+    with sqlite_store.write() as connection:
+        repository_rows.set_git_state(connection, GitState("c", "p", "t", "f", None, None, NOW))
+    assert check().passed
+    assert GATES_PATH in str(check().metadata["note"])
+
+    file = SyncedFile(GATES_PATH, GATES_PATH, "b", 0o100644, 1, "synced", None, "c")
+    with sqlite_store.write() as connection:
+        repository_rows.change_files(connection, [], {(file.path, file.destination): file})
+    assert (check().passed, check().severity) == (False, dg.AssetCheckSeverity.ERROR)
+    find(unread)
+    assert (check().description, check().severity) == (unread.text, dg.AssetCheckSeverity.ERROR)
+
+    gate = Gate("G1", "Gate", None, None, None, None, None, GATES_PATH, 1, "c")
+    with sqlite_store.write() as connection:
+        repository_rows.replace_gates(connection, [gate])
+    assert (check().passed, check().severity) == (False, dg.AssetCheckSeverity.WARN), "the gates of before are shown"
+    find()
+    assert check().passed
+
+
+def test_terraform_without_any_block_has_its_syntax_error_said(sqlite_store: Store) -> None:
+    assert terraform_parses(store=sqlite_store).passed  # type: ignore[union-attr]
+    conflict = SourceFinding(
+        FindingKind.HCL_SYNTAX, "terraform/main.tf", 1, "", "medium", "does not parse; mend it", "c"
+    )
+    with sqlite_store.write() as connection:
+        source_findings.replace(connection, [conflict], kinds=[FindingKind.HCL_SYNTAX], paths=None, now=NOW)
+    result = terraform_parses(store=sqlite_store)
+    assert isinstance(result, dg.AssetCheckResult)
+    assert (result.passed, result.description) == (False, "terraform/main.tf:1: does not parse; mend it")
+
+
+def test_what_reads_everything_is_checked_once_a_day_and_not_with_each_sync(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    def steps(job: str) -> set[str]:
+        return {node.name for node in repository.get_job(job).nodes}
+
+    audits = {f"git__portal_commits_{name}" for name in ("files_are_accounted_for", "manifest_matches_the_tree")}
+    assert steps("git_audit_job") == audits
+    assert steps("git_job").isdisjoint(audits)
+    assert "git__enforcement_gates_gates_were_read" in steps("git_job")
