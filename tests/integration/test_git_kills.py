@@ -110,6 +110,8 @@ class Syncs:
             for table in schema.metadata.sorted_tables:
                 if table.name not in _OF_RUNS:
                     rows = connection.execute(sa.select(table)).mappings()
+                    if table is schema.inbox:  # what one layer asks of another is named after the run
+                        rows = [{**row, "delivery_id": "", "body_hash": ""} for row in rows]
                     found[table.name] = sorted(
                         str({name: value for name, value in row.items() if name not in _NUMBERED}) for row in rows
                     )

@@ -145,7 +145,8 @@ class Replay:
         return {
             path: account.oid
             for (path, _), account in self.oracle.accounts.items()
-            if account.verdict == "synced" and path.lower().endswith(".md")
+            # What only its place keeps out is read all the same.
+            if account.verdict in ("synced", "unsafe", "collision", "own") and path.lower().endswith(".md")
         }
 
     def _documents(self) -> dict[str, str]:
