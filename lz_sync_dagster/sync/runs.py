@@ -168,6 +168,11 @@ def attempt(
             raise RetryLater(error, wait) from error
         _fail(store, run, str(error), now=clock(), next_sync=next_sync)
         raise error from raised.__cause__
+    except (KeyboardInterrupt, SystemExit):
+        _fail(
+            store, run, f"layer {layer}: was interrupted; the next sync begins anew", now=clock(), next_sync=next_sync
+        )
+        raise
     except BaseException as defect:
         message = f"layer {layer}: {type(defect).__name__}: {defect}; please report this as a defect"
         _fail(store, run, message, now=clock(), next_sync=next_sync)

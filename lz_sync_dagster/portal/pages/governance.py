@@ -80,7 +80,7 @@ class GovernanceView:
         issues = [item for item in data.findings if item.finding.kind in _OF_GOVERNANCE]
         self._values(data.entries, issues)
         self._gates(data.gates, [item for item in data.findings if item.finding.kind is FindingKind.GATES])
-        self._sources([item for item in data.findings if item not in issues], data.not_synced, data.restored)
+        self._sources(data.findings, data.not_synced, data.restored)
         self._changes(data.changes)
 
     @property

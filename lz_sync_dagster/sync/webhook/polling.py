@@ -84,9 +84,12 @@ def poll_head(
         with store.write() as connection:
             raise_alert(connection, ALERT, subject, severity="warning", message=str(error), now=now)
         return Look(str(error), _write(Cursor(now.timestamp())))
+    suspected = _read(cursor).suspect
     with store.read() as connection:
         news = inbox.is_news(connection, head)
-    if news and _looks_twice(every) and _read(cursor).suspect != head:
+        # Nobody told of the head of the look before either: a branch that keeps moving must not put it off for ever.
+        is_second = suspected == head or (suspected is not None and inbox.is_news(connection, suspected))
+    if news and _looks_twice(every) and not is_second:
         said, suspect = f"nobody told of {head} yet: looking again", head
     else:
         said, suspect = f"{head} is known", None

@@ -13,7 +13,7 @@ from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.errors import LayerBusy, Reason, SyncError
 from lz_sync_dagster.sync.models import CoverageStatus, EventType, Status
 from lz_sync_dagster.sync.retry import RETRY_WAITS, next_wait
-from lz_sync_dagster.sync.runs import LayerOutcome, RetryLater, attempt, new_holder, run_to_end
+from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun, RetryLater, attempt, new_holder, run_to_end
 from lz_sync_dagster.sync.store import Store, event_log, layer_runs
 from lz_sync_dagster.sync.store.schema import layer_runs as runs_table
 from tests.conftest import NOW, SteppedClock
@@ -254,6 +254,15 @@ def test_a_sync_that_is_interrupted_while_it_waits_ends(store: Store, clock: Ste
         run_to_end(store, LayerId.GIT, Work(unavailable()), triggered_by="t", clock=clock, sleep=interrupted)
     after = status(store, clock)
     assert (after.status, after.errors) == (Status.FAILED, ["there: is down; wait"])
+
+
+def test_a_sync_that_is_interrupted_at_work_is_no_defect(store: Store, clock: SteppedClock) -> None:
+    def interrupted(_: LayerRun) -> LayerOutcome:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt(store, LayerId.GIT, interrupted, triggered_by="t", clock=clock, holder="a:1:a")
+    assert status(store, clock).errors == ["layer git: was interrupted; the next sync begins anew"]
 
 
 def test_a_store_that_is_away_for_a_moment_is_worth_another_attempt(store: Store, clock: SteppedClock) -> None:
