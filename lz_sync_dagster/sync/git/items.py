@@ -16,7 +16,7 @@ import structlog
 
 from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.git import gates, governance, runbooks, terraform
-from lz_sync_dagster.sync.git.source import is_secret
+from lz_sync_dagster.sync.git.source import as_text, is_secret
 from lz_sync_dagster.sync.git.tree import REGULAR_MODES
 from lz_sync_dagster.sync.state.redaction import redact_any
 from lz_sync_dagster.sync.store.file_history import ItemDelta, ItemKind
@@ -131,9 +131,9 @@ def shown(kind: ItemKind, value: Any) -> Any:
 def _items(kind: ItemKind, path: str, data: bytes) -> Iterator[tuple[str, Any]]:
     match kind:
         case ItemKind.GOVERNANCE:
-            yield from governance.read_values(path, _text(data)).items()
+            yield from governance.read_values(path, as_text(data)).items()
         case ItemKind.GATE:
-            for gate in gates.read_gates(path, _text(data), ""):
+            for gate in gates.read_gates(path, as_text(data), ""):
                 yield (
                     gate.gate_id,
                     {
@@ -148,7 +148,7 @@ def _items(kind: ItemKind, path: str, data: bytes) -> Iterator[tuple[str, Any]]:
         case ItemKind.TERRAFORM_BLOCK:
             yield from terraform.block_texts(data).items()
         case ItemKind.RUNBOOK:
-            yield from runbooks.section_texts(path, _text(data)).items()
+            yield from runbooks.section_texts(path, as_text(data)).items()
 
 
 def _entry(tree: pygit2.Tree, path: str) -> pygit2.Oid | None:
@@ -157,10 +157,6 @@ def _entry(tree: pygit2.Tree, path: str) -> pygit2.Oid | None:
     except KeyError:
         return None
     return entry.id if entry.filemode in REGULAR_MODES else None
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8-sig", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _cut(value: Any) -> Any:
