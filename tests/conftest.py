@@ -89,7 +89,7 @@ def store(request: pytest.FixtureRequest) -> Store:
     with server.write() as connection:
         names = ", ".join(table.name for table in metadata.tables.values())
         connection.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY"))
-        connection.execute(counters.insert().values(name="event_log", value=0))
+        connection.execute(counters.insert(), [{"name": name, "value": 0} for name in ("event_log", "resources")])
     return server
 
 

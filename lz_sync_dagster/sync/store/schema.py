@@ -312,6 +312,7 @@ enforcement_gates = sa.Table(
     sa.Column("commit_sha", sa.String(64), nullable=False),
 )
 
+#: ``attributes``: what a block says literally, and why it cannot be known otherwise (`sync.git.terraform`).
 terraform_blocks = sa.Table(
     "terraform_blocks",
     metadata,
@@ -325,6 +326,7 @@ terraform_blocks = sa.Table(
     sa.Column("provider", sa.String(128)),
     sa.Column("references", Json, nullable=False),
     sa.Column("labels", Json, nullable=False),
+    sa.Column("attributes", Json, nullable=False),
     sa.Column("blob", sa.String(64), nullable=False),
     sa.Column("has_error", sa.Boolean, nullable=False, index=True),
     sa.Column("commit_sha", sa.String(64), nullable=False),
@@ -355,7 +357,20 @@ portal_commits = sa.Table(
 
 # --- the truth core: layers 3 and 4 -----------------------------------------------------------------------------------
 
-#: One row per (full resource name, content type): its newest known version. See ``sync/state``.
+#: What resources say (redacted): one row per version of a content, numbered in the order of writing. It is apart from
+#: ``resources``, so that lists and reads cost what a resource's row costs, not what its content does.
+resource_contents = sa.Table(
+    "resource_contents",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("data", Json, nullable=False),
+    sa.Column("redacted", Json, nullable=False),
+)
+
+#: One row per (full resource name, content type): its newest known version. See ``sync/state``. ``valid_from_ns``:
+#: since when the content is what it is, by the source's clock. ``content_id``: ``NULL`` if the feed said it is gone.
+#: ``fingerprint``: of the bytes in which the inventory told this content last. ``written``: the number of the write
+#: that made the row what it is; it only grows (`sync.store.assets.written`).
 resources = sa.Table(
     "resources",
     metadata,
@@ -372,35 +387,47 @@ resources = sa.Table(
     sa.Column("observed_ns", sa.BigInteger, nullable=False),
     sa.Column("seen_ns", sa.BigInteger, nullable=False),
     sa.Column("absent_ns", sa.BigInteger),
+    sa.Column("valid_from_ns", sa.BigInteger, nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("fingerprint", sa.LargeBinary(16)),
+    sa.Column("content_id", sa.BigInteger),
     sa.Column("source", sa.String(16), nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("ancestors", Json, nullable=False),
-    sa.Column("data", Json),
-    sa.Column("redacted", Json, nullable=False),
     sa.Column("controls_decided", sa.Integer, nullable=False, default=0),
     sa.Column("controls_failed", sa.Integer, nullable=False, default=0),
     sa.Column("controls_unknown", sa.Integer, nullable=False, default=0),
-    _instant("changed_at", index=True),
+    sa.Column("written", sa.BigInteger, nullable=False, index=True),
+    _instant("changed_at"),
     sa.Index("ix_resources_scope_type", "scope", "content_type", "asset_type", "deleted"),
     sa.Index("ix_resources_type_name", "content_type", "asset_type", "deleted", "name"),
 )
 
 #: Superseded versions of resources: what was current before the row in ``resources``. An unchanged resource has none.
+#: A version holds from ``valid_from_ns`` until just before ``valid_to_ns``, by the source's clock.
 resource_versions = sa.Table(
     "resource_versions",
     metadata,
     sa.Column("name", sa.String(1024), primary_key=True),
     sa.Column("content_type", sa.String(16), primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("asset_type", sa.String(128), nullable=False),
+    sa.Column("scope", sa.String(128), nullable=False),
+    sa.Column("project", sa.Text),
+    sa.Column("location", sa.Text),
+    sa.Column("display_name", sa.Text),
     sa.Column("deleted", sa.Boolean, nullable=False),
     sa.Column("resource_id", sa.Text),
     sa.Column("update_ns", sa.BigInteger, nullable=False),
     sa.Column("observed_ns", sa.BigInteger, nullable=False),
+    sa.Column("valid_from_ns", sa.BigInteger, nullable=False),
+    sa.Column("valid_to_ns", sa.BigInteger, nullable=False, index=True),
     sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("content_id", sa.BigInteger),
     sa.Column("source", sa.String(16), nullable=False),
-    sa.Column("data", Json),
+    sa.Column("ancestors", Json, nullable=False),
     _instant("changed_at"),
+    sa.Index("ix_resource_versions_type_valid", "content_type", "asset_type", "valid_to_ns"),
 )
 
 #: One row per read of a scope × type × content. Only complete ones count for absence.
@@ -435,7 +462,63 @@ coverage = sa.Table(
     sa.Column("assets", sa.BigInteger),
 )
 
-#: An open row stops deletions of a scope × type × content until a person confirms them.
+#: What ``coverage`` said before and says now: one row per scope × type × content × span of one status and reason.
+#: ``until``: ``NULL`` in the row that still holds. ``complete_read_ns``: the newest complete read by its end.
+coverage_history = sa.Table(
+    "coverage_history",
+    metadata,
+    sa.Column("id", AutoKey, primary_key=True, autoincrement=True),
+    sa.Column("scope", sa.String(128), nullable=False),
+    sa.Column("asset_type", sa.String(128), nullable=False),
+    sa.Column("content_type", sa.String(16), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("reason", sa.String(32)),
+    sa.Column("detail", sa.Text),
+    sa.Column("complete_read_ns", sa.BigInteger),
+    _instant("since", index=True),
+    _instant("until", nullable=True, index=True),
+    sa.Index("ix_coverage_history_part", "scope", "asset_type", "content_type", "since"),
+)
+
+#: What the read planner knows of a scope × type × content beside its coverage. ``full_calls``: what its last full read
+#: took. ``delta_read_ns``: up to when a delta read has looked for changes. ``failures``: full reads that failed in a
+#: row. ``quarantined_until``: the inventory does not know the type; it is not asked for again before.
+part_reads = sa.Table(
+    "part_reads",
+    metadata,
+    sa.Column("scope", sa.String(128), primary_key=True),
+    sa.Column("asset_type", sa.String(128), primary_key=True),
+    sa.Column("content_type", sa.String(16), primary_key=True),
+    sa.Column("full_calls", sa.Integer),
+    sa.Column("delta_read_ns", sa.BigInteger),
+    sa.Column("failures", sa.Integer, nullable=False, default=0),
+    _instant("failed_at", nullable=True),
+    _instant("quarantined_until", nullable=True),
+)
+
+#: Calls that all processes made together, per quota and slice of time (``slice``: seconds since the epoch).
+quota_usage = sa.Table(
+    "quota_usage",
+    metadata,
+    sa.Column("quota", sa.String(64), primary_key=True),
+    sa.Column("slice", sa.BigInteger, primary_key=True),
+    sa.Column("calls", sa.Integer, nullable=False),
+)
+
+#: What a quota allows now: less than configured after a 429, and slowly more again. ``blocked_until``: nobody calls
+#: before.
+quota_limits = sa.Table(
+    "quota_limits",
+    metadata,
+    sa.Column("quota", sa.String(64), primary_key=True),
+    sa.Column("per_minute", sa.Double, nullable=False),
+    _instant("blocked_until", nullable=True),
+    _instant("throttled_at", nullable=True),
+    _instant("adapted_at"),
+)
+
+#: An open row stops deletions of a scope × type × content until a person confirms them. ``read_ns``: the read that
+#: lacks them; ``breaker_losses`` has their names.
 breakers = sa.Table(
     "breakers",
     metadata,
@@ -444,7 +527,66 @@ breakers = sa.Table(
     sa.Column("content_type", sa.String(16), primary_key=True),
     sa.Column("known", sa.BigInteger, nullable=False),
     sa.Column("lost", sa.BigInteger, nullable=False),
+    sa.Column("read_ns", sa.BigInteger, nullable=False),
     _instant("opened_at"),
+)
+
+breaker_losses = sa.Table(
+    "breaker_losses",
+    metadata,
+    sa.Column("scope", sa.String(128), primary_key=True),
+    sa.Column("asset_type", sa.String(128), primary_key=True),
+    sa.Column("content_type", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(1024), primary_key=True),
+)
+
+#: Fields that the contents of a type were seen to have. ``path``: dotted, ``[]`` for the items of a list. ``kinds``:
+#: the JSON types seen, sorted. ``drift``: ``NULL`` for what the first reads showed, else new_field or changed_type.
+data_fields = sa.Table(
+    "data_fields",
+    metadata,
+    sa.Column("asset_type", sa.String(128), primary_key=True),
+    sa.Column("content_type", sa.String(16), primary_key=True),
+    sa.Column("path", sa.String(512), primary_key=True),
+    sa.Column("kinds", Json, nullable=False),
+    sa.Column("drift", sa.String(16)),
+    sa.Column("example", sa.String(1024), nullable=False),
+    _instant("first_seen"),
+    _instant("drifted_at", nullable=True, index=True),
+)
+
+#: The feed against the snapshots, one row per asset type and hour: changes that the feed told, changes that a snapshot
+#: had to find, and how late messages were: from the change to Pub/Sub (``source_delays``), and from there into the
+#: store (``own_delays``). Delays are histograms: {"upper bound in ms": messages}.
+feed_freshness = sa.Table(
+    "feed_freshness",
+    metadata,
+    sa.Column("asset_type", sa.String(128), primary_key=True),
+    sa.Column("hour", UTCDateTime(), primary_key=True),
+    sa.Column("delivered", sa.BigInteger, nullable=False),
+    sa.Column("missed", sa.BigInteger, nullable=False),
+    sa.Column("source_delays", Json, nullable=False),
+    sa.Column("own_delays", Json, nullable=False),
+)
+
+#: What terraform says against what is there, one row per resource block (or instance of it). ``status``: matched,
+#: changed, missing, unresolved. ``differences``: [{"field", "terraform", "actual"}]. What no block stands for is
+#: unmanaged: see `sync.store.terraform_drift`.
+terraform_drift = sa.Table(
+    "terraform_drift",
+    metadata,
+    sa.Column("id", AutoKey, primary_key=True, autoincrement=True),
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("line", sa.Integer, nullable=False),
+    sa.Column("resource_type", sa.String(256), nullable=False),
+    sa.Column("asset_type", sa.String(128)),
+    sa.Column("status", sa.String(16), nullable=False, index=True),
+    sa.Column("reason", sa.Text),
+    sa.Column("resource", sa.String(1024), index=True),
+    sa.Column("differences", Json, nullable=False),
+    sa.Column("commit_sha", sa.String(64), nullable=False),
+    _instant("checked_at"),
 )
 
 #: One row per (control, resource) that does not meet it, kept after it was resolved.
