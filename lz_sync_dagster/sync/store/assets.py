@@ -22,6 +22,7 @@ from lz_sync_dagster.sync.models import EventType
 from lz_sync_dagster.sync.state.observation import Observation, Source
 from lz_sync_dagster.sync.state.reducer import Change, Known, Part, change_of, is_gone
 from lz_sync_dagster.sync.store import event_log, findings
+from lz_sync_dagster.sync.store.engine import insert_many
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.findings import FindingChange, Judged
 from lz_sync_dagster.sync.store.schema import resource_contents, resource_versions, resources, snapshots
@@ -206,7 +207,7 @@ def _apply_round(
                 )
             )
             values |= tally([verdict.outcome for verdict in verdicts])
-            judged.append(_judged(observation, values, verdicts))
+            judged.append(_judged(observation, values, verdicts, is_new=row is None))
         elif row is not None:
             judged.append(_judged(observation, values, None))
         if row is None:
@@ -215,8 +216,7 @@ def _apply_round(
             updates.append({f"b_{key}": value for key, value in values.items()})
         if announce and step.change is not Change.NONE:
             events.append(_event(step, values, layer, old_data.get(_key(step))))
-    if inserts:
-        connection.execute(resources.insert(), inserts)
+    insert_many(connection, resources, inserts)
     if updates:
         update(connection, updates)
     for same in _by_columns(touches):
@@ -342,8 +342,7 @@ def _keep_contents(connection: sa.Connection, steps: list[_Step]) -> dict[tuple[
             known = last + len(rows) + 1
             rows.append({"id": known, "data": data, "redacted": list(step.observation.redacted)})
         ids[_key(step)] = known
-    if rows:
-        connection.execute(resource_contents.insert(), rows)
+    insert_many(connection, resource_contents, rows)
     return ids
 
 
@@ -559,13 +558,16 @@ def tally(outcomes: list[Outcome]) -> dict[str, int]:
     }
 
 
-def _judged(observation: Observation, values: Mapping[str, Any], verdicts: tuple[Any, ...] | None) -> Judged:
+def _judged(
+    observation: Observation, values: Mapping[str, Any], verdicts: tuple[Any, ...] | None, *, is_new: bool = False
+) -> Judged:
     return Judged(
         resource=observation.name,
         content_type=observation.content_type.value,
         asset_type=observation.asset_type,
         project=values["project"],
         verdicts=verdicts,
+        is_new=is_new,
     )
 
 
