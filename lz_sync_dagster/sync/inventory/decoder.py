@@ -76,7 +76,10 @@ class Decoder:
             else:
                 found.observations.append(observation)
                 found.verdicts[observation.name] = self._evaluate(
-                    observation.asset_type, part[2], observation.name, observation.data or {}
+                    observation.asset_type,
+                    part[2],
+                    observation.name,
+                    {} if observation.data is None else observation.data,
                 )
         return found
 

@@ -201,10 +201,9 @@ def _apply_round(
             continue
         values = _values(step, projects, now) | {"written": written, "content_id": content_ids[_key(step)]}
         if not values["deleted"]:
+            content = {} if observation.data is None else observation.data
             verdicts = tuple(
-                evaluate(
-                    observation.asset_type, observation.content_type.value, observation.name, observation.data or {}
-                )
+                evaluate(observation.asset_type, observation.content_type.value, observation.name, content)
             )
             values |= tally([verdict.outcome for verdict in verdicts])
             judged.append(_judged(observation, values, verdicts, is_new=row is None))
@@ -424,7 +423,8 @@ def _project_ids(connection: sa.Connection, steps: list[_Step]) -> dict[str, str
     found: dict[str, str] = {}
     for step in steps:
         if step.observation.name.startswith(_PROJECT_NAME):
-            identifier = (step.observation.data or {}).get("projectId")
+            content = step.observation.data
+            identifier = None if content is None else content.get("projectId")
             if identifier:
                 found[step.observation.name.removeprefix(_PROJECT_NAME)] = str(identifier)
     missing = sorted(numbers - found.keys())
@@ -476,7 +476,7 @@ def _values(step: _Step, projects: Mapping[str, str], now: datetime) -> dict[str
         "scope": observation.scope if row is None or observation.scope != "unscoped" else row.scope,
         "project": _project(observation, projects) or (row.project if row is not None else None),
         "location": observation.location or (row.location if row is not None else None),
-        "display_name": observation.display_name if observation.data or row is None else row.display_name,
+        "display_name": row.display_name if observation.data is None and row is not None else observation.display_name,
         "deleted": deleted,
         "resource_id": resource_id,
         "update_ns": observation.update_ns,

@@ -22,6 +22,8 @@ from lz_sync_dagster.sync.state.observation import JsonData
 _BUSY_TIMEOUT_MS = 60_000
 #: Pages of the write-ahead log before they are moved into the file: a load would move the same pages again and again.
 _CHECKPOINT_PAGES = 16_000
+#: What a connection may keep in memory. A transaction that changes more than fits writes its pages twice.
+_CACHE_KB = 32 * 1024
 
 
 def _dumps(value: Any) -> str:
@@ -171,6 +173,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        cursor.execute(f"PRAGMA cache_size=-{_CACHE_KB}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
 
