@@ -21,6 +21,7 @@ class ContentType(StrEnum):
     RESOURCE = "RESOURCE"
     IAM_POLICY = "IAM_POLICY"
     ORG_POLICY = "ORG_POLICY"
+    RELATIONSHIP = "RELATIONSHIP"
 
 
 class Source(StrEnum):
@@ -46,6 +47,7 @@ _LAST_NS = 2**63 - 1
 #: What an index of the store takes; Google's names are far shorter.
 _LONGEST_NAME = 1024
 _LONGEST_TYPE = 128
+_LOCATION_FIELDS = ("location", "zone", "region", "locationId")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,11 @@ class Observation:
         data: the redacted content (REST shape, camelCase keys); ``None`` if deleted.
         redacted: paths in ``data`` whose value was removed.
         digest: SHA-256 of the canonical ``data``; of the empty text if deleted.
-        location: region, zone or multi-region, where the source says so.
+        location: region, zone or multi-region, where the source or the content says so.
         existed: the source says that the asset was there before; whoever never saw it is told of a change, not of a
             creation.
+        display_name: what a person calls it: its own name for itself, else the end of ``name``.
+        fingerprint: of the bytes in which a snapshot told it; ``None`` from other sources.
     """
 
     name: str
@@ -86,6 +90,8 @@ class Observation:
     digest: str
     location: str | None = None
     existed: bool = False
+    display_name: str | None = None
+    fingerprint: bytes | None = None
 
     @property
     def order(self) -> tuple[int, int, bool, str]:
@@ -191,6 +197,7 @@ def observe(
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidAsset(f"has content that is not JSON ({type(error).__name__})", f"asset {name}") from error
     identifier = data.get("id") if data is not None and content_type is ContentType.RESOURCE else None
+    told = data if data is not None else {}
     return Observation(
         name=name,
         content_type=content_type,
@@ -205,9 +212,26 @@ def observe(
         data=data,
         redacted=redacted,
         digest=digest,
-        location=resource.get("location"),
+        location=resource.get("location") or _location(told),
         existed=existed,
+        display_name=_display_name(name, told),
     )
+
+
+def _location(data: Mapping[str, Any]) -> str | None:
+    for field in _LOCATION_FIELDS:
+        value = data.get(field)
+        if isinstance(value, str) and value:
+            return value.rsplit("/", 1)[-1]
+    return None
+
+
+def _display_name(name: str, data: Mapping[str, Any]) -> str:
+    for field in ("displayName", "name"):
+        value = data.get(field)
+        if isinstance(value, str) and value:
+            return value.rsplit("/", 1)[-1]
+    return name.rsplit("/", 1)[-1]
 
 
 def _get(mapping: Mapping[str, Any], *names: str) -> Any:
