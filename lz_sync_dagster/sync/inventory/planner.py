@@ -18,6 +18,7 @@ from enum import StrEnum
 from lz_sync_dagster.sync.inventory.types import PROJECT
 from lz_sync_dagster.sync.state.observation import ContentType
 from lz_sync_dagster.sync.state.reducer import Part
+from lz_sync_dagster.sync.store.part_reads import PartState
 from lz_sync_dagster.sync.store.quota import Quota, QuotaUsage
 from lz_sync_dagster.sync.timing import from_ns, to_ns
 
@@ -61,31 +62,6 @@ class Policy:
     quarantine: timedelta = timedelta(hours=24)
     search_page: int = 500
     history_batch: int = 100
-
-
-@dataclass(frozen=True, slots=True)
-class PartState:
-    """What is known of earlier reads of a part.
-
-    Attributes:
-        complete_read_ns: read time of the newest complete read; ``None``: never.
-        full_calls: calls that its last full read took.
-        assets: how many it had.
-        delta_read_ns: up to when a delta read looked for changes.
-        failures: syncs in a row in which its full read failed; ``failed_at``: the last time.
-        quarantined_until: the inventory does not know the type.
-        missing_once: one complete read lacked an asset; the next one settles whether it is gone.
-    """
-
-    part: Part
-    complete_read_ns: int | None = None
-    full_calls: int | None = None
-    assets: int | None = None
-    delta_read_ns: int | None = None
-    failures: int = 0
-    failed_at: datetime | None = None
-    quarantined_until: datetime | None = None
-    missing_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,9 +272,12 @@ def _rotate(able: list[PartState], calls: Mapping[Part, int], budget: int, polic
 
 def _presses(proven: list[PartState], calls: Mapping[Part, int], draft: _Draft, policy: Policy, now: datetime) -> bool:
     """Whether some proof gets too old if this sync does less than it can: try the next syncs, each with all its budget,
-    and see how many syncs before its deadline a part is proven."""
+    and see how many syncs before its deadline a part is proven. One whose reads fail has lost its deadline; haste does
+    not help it."""
     if draft.budget == 0:
         return False
+    longest = max(math.ceil(calls[state.part] / draft.budget) for state in proven)
+    margin = _MARGIN + longest - 1  # the sync after one that takes several cadences comes late
     left, sync, used, any_taken = list(proven), 0, draft.used, bool(draft.full)
     while left:
         later: list[PartState] = []
@@ -309,8 +288,10 @@ def _presses(proven: list[PartState], calls: Mapping[Part, int], draft: _Draft, 
                 continue
             any_taken, used = True, used + size
             done = sync + max(1, math.ceil(used / draft.budget)) - 1
+            if state.failures:
+                continue
             deadline = from_ns(state.complete_read_ns or 0) + policy.proof_age
-            if (deadline - now) // policy.cadence - done < _MARGIN:
+            if (deadline - now) // policy.cadence - done < margin:
                 return True
         sync += max(1, math.ceil(used / draft.budget))
         left, used, any_taken = later, 0, False

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from lz_sync_dagster.sync.inventory.planner import (
     Mode,
-    PartState,
     Policy,
     ReadPlan,
     expected_calls,
@@ -24,6 +23,7 @@ from lz_sync_dagster.sync.inventory.planner import (
 )
 from lz_sync_dagster.sync.inventory.types import BUCKET, FIREWALL, INSTANCE, PROJECT
 from lz_sync_dagster.sync.state.reducer import Part
+from lz_sync_dagster.sync.store.part_reads import PartState
 from lz_sync_dagster.sync.store.quota import Quota, QuotaUsage
 from lz_sync_dagster.sync.timing import from_ns, to_ns
 from tests.conftest import NOW
@@ -161,6 +161,12 @@ def test_a_failed_part_is_tried_again_at_once_then_later_and_later() -> None:
     [skip] = plan([never]).skipped
     assert (skip.until, "3 times in a row" in skip.reason) == (NOW + 1 * MINUTE, True)
     assert plan([replace(never, failed_at=NOW - 15 * MINUTE)]).full
+
+
+def test_a_part_that_cannot_be_proven_does_not_use_up_the_budget() -> None:
+    made = plan([*large(18), state("b/Broken", age=300, calls=3, failures=5, failed_at=NOW - timedelta(hours=2))])
+    assert full_parts(made)[0] == (ORG, "b/Broken", "RESOURCE")
+    assert made.calls[Quota.LIST_ASSETS] < 210
 
 
 def test_a_type_that_the_inventory_does_not_know_is_left_alone_until_its_quarantine_ends() -> None:
@@ -345,6 +351,7 @@ def live(
 
 @given(sizes=SIZES, per_minute=st.integers(10, 120), start=st.sampled_from(["new", "together"]))
 @example(sizes=[100] * 20, per_minute=100, start="together")
+@example(sizes=[1, 1, 1, 38, 81], per_minute=10, start="together")
 @example(sizes=[399, 2, 2, 2, 2, 399], per_minute=100, start="new")
 def test_no_proof_gets_too_old_while_the_quota_permits_it(sizes: list[int], per_minute: int, start: str) -> None:
     budget = math.floor(POLICY.share * per_minute * 5)
