@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Protocol
 
 import sqlalchemy as sa
 
@@ -272,6 +273,16 @@ def _count(connection: sa.Connection, quota: Quota, slice_: int, calls: int) -> 
 
 
 # --- for a process that makes calls -----------------------------------------------------------------------------------
+
+
+class Calls(Protocol):
+    """What a reader asks before each request, and tells after one that was refused for its quota."""
+
+    def call(self, quota: Quota) -> None:
+        """Take one call of a quota; returns when it may be made."""
+
+    def throttled(self, quota: Quota, retry_after: float | None) -> None:
+        """The other side refused a call (429), and asked to wait so many seconds, if it said so."""
 
 
 class Allowance:
