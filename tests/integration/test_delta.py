@@ -318,20 +318,18 @@ def test_an_asset_that_cannot_be_used_is_told_apart(demo: Demo, monkeypatch: pyt
     good, odd = demo.names()[:2]
     demo.touch(good)
     demo.touch(odd)
-    from lz_sync_dagster.sync.inventory import reader
-
-    real = reader.asset_body
+    real = delta.asset_body
 
     def refuse(asset: Any, content_type: str) -> dict[str, Any]:
         if asset.name == odd:
             raise OverflowError("too large")
         return real(asset, content_type)
 
-    monkeypatch.setattr(reader, "asset_body", refuse)
+    monkeypatch.setattr(delta, "asset_body", refuse)
     result = demo.read()
     assert {item.name for item in result.observations} == {good}
-    assert {item.name for item in result.unfit} == {odd}
-    assert "OverflowError" in str(result.unfit[0].error)
+    assert {(part[1], item.key) for part, item in result.unusable} == {(BUCKET, odd)}
+    assert "OverflowError" in str(result.unusable[0][1].error)
 
 
 def test_a_search_that_tells_the_second_alone_is_news_unless_the_second_was_over() -> None:
@@ -383,6 +381,6 @@ def test_deltas_after_a_full_read_know_all_that_exists(changes: list[tuple[int, 
             now = demo.organization.get(names[which])
             assert now is not None
             assert existing[names[which]].update_ns == parse_ns(now["updateTime"])
-            assert existing[names[which]].data == now["resource"]["data"]
+            assert dict(existing[names[which]].data or {}) == now["resource"]["data"]
     finally:
         demo.stop()

@@ -16,6 +16,7 @@ from typing import Any
 from google.api_core import exceptions as google
 
 from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.inventory.decoder import Unusable, asset_body
 from lz_sync_dagster.sync.inventory.errors import classify
 from lz_sync_dagster.sync.state.observation import ContentType, InvalidAsset, Observation, Source, observe
 from lz_sync_dagster.sync.state.reducer import Part
@@ -52,17 +53,6 @@ class Found:
     parent: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unfit:
-    """A version that was read but cannot be used. ``payload`` is its JSON, not redacted: it must be before it is
-    kept."""
-
-    name: str
-    asset_type: str
-    error: InvalidAsset
-    payload: dict[str, Any]
-
-
 @dataclass
 class DeltaResult:
     """What a delta read found.
@@ -70,7 +60,7 @@ class DeltaResult:
     Attributes:
         until_ns: up to when it looked: the instant at which it began.
         observations: versions that are news, in their order; of one resource also several.
-        unfit: versions that cannot be used.
+        unusable: versions that cannot be used, with their parts.
         found: resources that the search told of; ``changed``: those that the store did not know so.
         without_history: names that the search tells of and histories do not know: a full read settles them.
         errors: asset types whose changes are not all known, and why. The others were looked at.
@@ -81,7 +71,7 @@ class DeltaResult:
     asset_types: tuple[str, ...]
     until_ns: int
     observations: list[Observation] = field(default_factory=list)
-    unfit: list[Unfit] = field(default_factory=list)
+    unusable: list[tuple[Part, Unusable]] = field(default_factory=list)
     found: int = 0
     changed: int = 0
     without_history: list[str] = field(default_factory=list)
@@ -278,8 +268,6 @@ class _Read:
         return self._call(Quota.BATCH_GET_ASSETS_HISTORY, self.client.batch_get_assets_history, request, asset_types)
 
     def _take_in(self, response: Any) -> None:
-        from lz_sync_dagster.sync.inventory.reader import asset_body
-
         for item in response.assets:
             asset = item.asset
             known = self.versions.get(asset.name)
@@ -301,10 +289,14 @@ class _Read:
                     )
                 )
             except InvalidAsset as error:
-                self.result.unfit.append(Unfit(asset.name, asset.asset_type, error, body))
+                self._set_aside(asset, error, body)
             except _ODD as error:
                 unfit = InvalidAsset(f"cannot be read ({type(error).__name__}: {error})", f"asset {asset.name[:80]!r}")
-                self.result.unfit.append(Unfit(asset.name, asset.asset_type, unfit, body))
+                self._set_aside(asset, unfit, {"name": asset.name, "assetType": asset.asset_type})
+
+    def _set_aside(self, asset: Any, error: InvalidAsset, body: dict[str, Any]) -> None:
+        part = (self.scope, asset.asset_type, ContentType.RESOURCE.value)
+        self.result.unusable.append((part, Unusable(asset.name, error, body)))
 
     def _call(self, quota: Quota, method: Callable[..., Any], request: Any, asset_types: Sequence[str]) -> Any:
         """Make a call within its quota. Raises a classified `SyncError`."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from lz_sync_dagster.config import ApiSyncConfig
 from lz_sync_dagster.sync.inventory.types import PROJECT
 from lz_sync_dagster.sync.state.observation import ContentType
 from lz_sync_dagster.sync.state.reducer import Part
@@ -62,6 +63,23 @@ class Policy:
     quarantine: timedelta = timedelta(hours=24)
     search_page: int = 500
     history_batch: int = 100
+
+
+def policy_of(config: ApiSyncConfig) -> Policy:
+    """The policy that the configuration asks for."""
+    return Policy(
+        proof_age=timedelta(minutes=config.proof_age_minutes),
+        cadence=timedelta(minutes=config.frequency_minutes),
+        share=config.quota_share,
+        overlap=timedelta(minutes=config.delta_overlap_minutes),
+        page_size=config.page_size,
+        quarantine=timedelta(hours=config.unknown_type_retry_hours),
+    )
+
+
+def quotas_of(config: ApiSyncConfig) -> dict[Quota, int]:
+    """Calls per minute that the configuration allows of each quota."""
+    return {quota: getattr(config.quotas, quota.value) for quota in Quota}
 
 
 @dataclass(frozen=True, slots=True)

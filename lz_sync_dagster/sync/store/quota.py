@@ -338,6 +338,34 @@ class Allowance:
                     raise Cancelled
                 waited += answer.seconds
 
+    def try_call(self, quota: Quota) -> bool:
+        """Take one call if there is one now. Returns whether there was; also not while another thread waits for one."""
+        lock = self._locks[quota]
+        if not lock.acquire(blocking=False):
+            return False
+        try:
+            if self._use(quota):
+                return True
+            answer = self._lease(quota)
+            if isinstance(answer, Wait):
+                return False
+            self._leases[quota] = answer
+            return self._use(quota)
+        finally:
+            lock.release()
+
+    def permit(self, quota: Quota) -> Callable[[bool], bool]:
+        """What a reader asks before each call of a quota: with ``True`` it waits for one, see `call`; with ``False`` it
+        says whether there is one now."""
+
+        def ask(wait: bool) -> bool:
+            if not wait:
+                return self.try_call(quota)
+            self.call(quota)
+            return True
+
+        return ask
+
     def throttled(self, quota: Quota, retry_after: float | None) -> None:
         """The other side refused a call: tell all processes, and give back what is leased here."""
         now = self._clock()

@@ -12,12 +12,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lz_sync_dagster.config import ApiSyncConfig
 from lz_sync_dagster.sync.inventory.planner import (
     Mode,
     Policy,
     ReadPlan,
     expected_calls,
     plan_reads,
+    policy_of,
+    quotas_of,
     retry_at,
     rotation_syncs,
 )
@@ -237,6 +240,29 @@ def test_no_part_is_a_plan_with_nothing_in_it() -> None:
     made = plan([])
     assert not made.modes
     assert made.proof_age_attainable
+
+
+def test_the_policy_and_the_quotas_are_those_of_the_configuration() -> None:
+    assert policy_of(ApiSyncConfig()) == Policy()
+    assert quotas_of(ApiSyncConfig()) == {
+        Quota.LIST_ASSETS: 100,
+        Quota.SEARCH_ALL_RESOURCES: 400,
+        Quota.BATCH_GET_ASSETS_HISTORY: 100,
+        Quota.EXPORT_ASSETS: 60,
+    }
+    config = ApiSyncConfig.model_validate(
+        {
+            "frequency_minutes": 15,
+            "page_size": 10,
+            "quota_share": 0.5,
+            "proof_age_minutes": 120,
+            "delta_overlap_minutes": 1,
+            "unknown_type_retry_hours": 2,
+            "quotas": {"list_assets": 7},
+        }
+    )
+    assert policy_of(config) == Policy(120 * MINUTE, 15 * MINUTE, 0.5, MINUTE, 10, 120 * MINUTE)
+    assert quotas_of(config)[Quota.LIST_ASSETS] == 7
 
 
 # --- for every estate

@@ -287,6 +287,16 @@ def test_whoever_waits_stops_when_asked_to(store: Store, clock: SteppedClock) ->
     assert len(waits.seconds) == 1
 
 
+def test_whoever_does_not_want_to_wait_is_told_that_there_is_none(store: Store, clock: SteppedClock) -> None:
+    budget, waits = allowance(store, clock, 2)
+    permit = budget.permit(LIST)
+    assert [permit(False), permit(False), permit(False)] == [True, True, False]
+    assert waits.seconds == []
+    assert permit(True)
+    assert waits.seconds
+    assert budget.made[LIST] == 3
+
+
 # --- what is shown
 
 
