@@ -190,8 +190,8 @@ def _perimeter(told: _Told, where: str) -> SyncError:
 
 def _quota(told: _Told, where: str, call: Quota) -> SyncError:
     metric = told.metadata.get("quota_metric") or told.metadata.get("quota_limit")
-    metric = metric or next((subject for kind, subject in told.violations if kind == "quota"), "")
-    consumer = _consumer(told)
+    subjects = (subject for kind, subject in told.violations if kind == "quota" and subject.startswith("project:"))
+    consumer = _consumer(told) or next(subjects, "").removeprefix("project:")
     value = told.metadata.get("quota_limit_value")
     named = f"the quota {metric}" if metric else "the Cloud Asset quota"
     limit = f" (now {value})" if value else ""
