@@ -25,7 +25,7 @@ from lz_sync_dagster.sync.state.reducer import Knowledge
 from lz_sync_dagster.sync.store.part_reads import KnownVersion
 from lz_sync_dagster.sync.store.quota import Quota
 from lz_sync_dagster.sync.timing import parse_ns, to_ns
-from tests.conftest import NOW, SteppedClock
+from tests.conftest import NOW, SOAK, SteppedClock
 
 SQL = "sqladmin.googleapis.com/Instance"
 FIRESTORE = "firestore.googleapis.com/Database"
@@ -348,7 +348,8 @@ def test_a_search_that_tells_the_second_alone_is_news_unless_the_second_was_over
 CHANGES = st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["touch", "touch", "delete", "read"])), max_size=25)
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.soak
+@settings(max_examples=300 if SOAK else 15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=CHANGES)
 def test_deltas_after_a_full_read_know_all_that_exists(changes: list[tuple[int, str]]) -> None:
     demo = Demo()

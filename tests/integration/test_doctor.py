@@ -1,4 +1,4 @@
-"""``lz-sync doctor`` against the demo's servers: it names what is missing, with its remedy, in time, without secrets."""
+"""``lz-sync doctor`` against the demo's servers: it names what is missing, with its remedy, without secrets."""
 
 from __future__ import annotations
 
