@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,7 +19,9 @@ from demo.faults import Faults
 from demo.organization import ORGANIZATION, Organization
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.inventory import delta
+from lz_sync_dagster.sync.inventory.decoder import Decoder
 from lz_sync_dagster.sync.inventory.delta import DeltaResult, is_news, read_delta
+from lz_sync_dagster.sync.inventory.reader import AssetReader
 from lz_sync_dagster.sync.inventory.types import BUCKET, FIREWALL, FOLDER, INSTANCE, PROJECT
 from lz_sync_dagster.sync.state.observation import Source
 from lz_sync_dagster.sync.state.reducer import Knowledge
@@ -139,6 +142,19 @@ def test_a_hundred_changes_cost_two_calls(demo: Demo) -> None:
         assert newest[name].data["touched"] == now["resource"]["data"]["touched"]
         assert newest[name].update_ns == parse_ns(now["updateTime"])
         assert (newest[name].scope, newest[name].source) == (ORGANIZATION, Source.SNAPSHOT)
+
+
+def test_a_version_is_told_as_a_full_read_tells_it(demo: Demo) -> None:
+    name = demo.names(INSTANCE)[0]
+    demo.touch(name, metadata={"items": [{"key": "password", "value": "hunter2"}]})
+    told = demo.read().observations[-1]
+    part = (ORGANIZATION, INSTANCE, "RESOURCE")
+    reader = AssetReader(demo.client, page_size=1000, timeout_seconds=10)
+    bodies = [body for page in reader.read(part) for body in page.bodies]
+    decoded = Decoder(lambda *_: []).decode(part, told.observed_ns, [(b"", body) for body in bodies])
+    [read] = [item for item in decoded.observations if item.name == name]
+    assert replace(read, fingerprint=None) == told
+    assert "hunter2" not in str(told.data)
 
 
 def test_all_pages_and_all_batches_are_read(demo: Demo) -> None:
@@ -318,14 +334,14 @@ def test_an_asset_that_cannot_be_used_is_told_apart(demo: Demo, monkeypatch: pyt
     good, odd = demo.names()[:2]
     demo.touch(good)
     demo.touch(odd)
-    real = delta.asset_body
+    real = delta.observation_of
 
-    def refuse(asset: Any, content_type: str) -> dict[str, Any]:
-        if asset.name == odd:
+    def refuse(name: str, *rest: Any, **more: Any) -> Any:
+        if name == odd:
             raise OverflowError("too large")
-        return real(asset, content_type)
+        return real(name, *rest, **more)
 
-    monkeypatch.setattr(delta, "asset_body", refuse)
+    monkeypatch.setattr(delta, "observation_of", refuse)
     result = demo.read()
     assert {item.name for item in result.observations} == {good}
     assert {(part[1], item.key) for part, item in result.unusable} == {(BUCKET, odd)}
