@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from demo.asset_server import AssetServer, start_asset_server
 from demo.faults import Faults
 from demo.organization import ORGANIZATION, Organization
+from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.inventory import delta
 from lz_sync_dagster.sync.inventory.decoder import Decoder
@@ -25,6 +26,7 @@ from lz_sync_dagster.sync.inventory.reader import AssetReader
 from lz_sync_dagster.sync.inventory.types import BUCKET, FIREWALL, FOLDER, INSTANCE, PROJECT
 from lz_sync_dagster.sync.state.observation import Source
 from lz_sync_dagster.sync.state.reducer import Knowledge
+from lz_sync_dagster.sync.store import Store, assets, part_reads
 from lz_sync_dagster.sync.store.part_reads import KnownVersion
 from lz_sync_dagster.sync.store.quota import Quota
 from lz_sync_dagster.sync.timing import parse_ns, to_ns
@@ -175,6 +177,32 @@ def test_what_the_store_knows_already_costs_nothing_more(demo: Demo) -> None:
     demo.touch(demo.names()[0], again=True)
     third = demo.read()
     assert [item.name for item in third.observations] == [demo.names()[0]], "older versions are not told again"
+
+
+def test_what_the_store_took_in_is_known_at_the_next_read(demo: Demo, store: Store) -> None:
+    name = demo.names()[0]
+    demo.touch(name)
+
+    def read() -> DeltaResult:
+        def known(names: Sequence[str]) -> Mapping[str, KnownVersion]:
+            with store.read() as connection:
+                return part_reads.known_versions(connection, names, "RESOURCE")
+
+        return read_delta(
+            demo.client, ORGANIZATION, TYPES, SINCE, known, calls=demo.calls, clock=demo.clock, timeout_seconds=10
+        )
+
+    first = read()
+    with store.write(exclusive=assets.LOCK) as connection:
+        applied = assets.apply(
+            connection, first.observations, layer=LayerId.API, now=demo.clock(), evaluate=lambda *_: []
+        )
+        part_reads.record_delta(connection, first.looked_at, until_ns=first.until_ns)
+        [state] = part_reads.states(connection, [(ORGANIZATION, BUCKET, "RESOURCE")])
+    assert (applied.created, applied.updated) == (1, 1), "what it was at the window's begin, and the change"
+    assert (state.delta_read_ns, state.complete_read_ns) == (to_ns(demo.clock()), None), "a delta proves nothing"
+    again = read()
+    assert (again.found, again.changed, again.calls) == (1, 0, {SEARCH: 1})
 
 
 def test_versions_between_two_reads_are_history_too_in_their_order(demo: Demo) -> None:
