@@ -155,7 +155,7 @@ class AssetReader:
             return wire.Page.FromString(asked.result())
         except grpc.RpcError as error:
             raised = google.from_grpc_error(error)  # type: ignore[no-untyped-call]
-            raise classify(raised, scope=part[0], asset_type=part[1]) from raised
+            raise classify(raised, scope=part[0], asset_type=part[1], content_type=part[2]) from raised
 
 
 def _read_ns(part: Part, read_time: bytes) -> int:

@@ -26,7 +26,7 @@ from lz_sync_dagster.sync.inventory.delta import DeltaResult, read_delta
 from lz_sync_dagster.sync.inventory.letters import first_line
 from lz_sync_dagster.sync.inventory.loading import Loaded, PartLoader, incomplete, where
 from lz_sync_dagster.sync.inventory.parquet import export_inventory
-from lz_sync_dagster.sync.inventory.planner import DeltaRead, Policy, ReadPlan, plan_reads
+from lz_sync_dagster.sync.inventory.planner import DeltaRead, ReadPlan, plan_reads, policy_of, quotas_of
 from lz_sync_dagster.sync.inventory.reader import AssetReader, make_client
 from lz_sync_dagster.sync.inventory.types import plan_parts
 from lz_sync_dagster.sync.models import CoverageStatus, Status
@@ -170,27 +170,10 @@ def request_full_read(connection: sa.Connection, *, actor: str, key: str, now: d
     inbox.request(connection, LayerId.API, key=key, event=FULL_READ, actor=actor, commit=None, now=now)
 
 
-def policy_of(config: ApiSyncConfig) -> Policy:
-    """What the read planner goes by, as the settings have it."""
-    return Policy(
-        proof_age=timedelta(minutes=config.proof_age_minutes),
-        cadence=timedelta(minutes=config.frequency_minutes),
-        share=config.quota_share,
-        overlap=timedelta(minutes=config.delta_overlap_minutes),
-        page_size=config.page_size,
-        quarantine=timedelta(hours=config.unknown_type_retry_hours),
-    )
-
-
-def configured_quotas(config: ApiSyncConfig) -> dict[Quota, int]:
-    """Calls per minute by quota, as the settings have them."""
-    return {quota: getattr(config.quotas, quota.value) for quota in Quota}
-
-
 def _plan(store: Store, config: ApiSyncConfig, parts: Sequence[Part], *, everything: bool, now: datetime) -> ReadPlan:
     with store.read() as connection:
         states = part_reads.states(connection, parts)
-        budgets = quota.usage(connection, configured_quotas(config), now=now)
+        budgets = quota.usage(connection, quotas_of(config), now=now)
     return plan_reads(states, now=now, budgets=budgets, policy=policy_of(config), everything=everything)
 
 
@@ -204,7 +187,7 @@ def _reading(
     breaker = Breaker(config.mass_delete_share, config.mass_delete_minimum)
     with (
         closing(client.transport),
-        Allowance(store, configured_quotas(config), clock=clock, wait=threading.Event().wait) as allowance,
+        Allowance(store, quotas_of(config), clock=clock, wait=threading.Event().wait) as allowance,
         DecodePool(evaluate) as pool,
     ):
         reader = AssetReader(
@@ -306,7 +289,7 @@ class _Session:
             self._mark(part, error, only_unread=True)
 
     def _say_what_waits(self, plan: ReadPlan) -> None:
-        """Parts that the plan leaves out and that are not known are no success: the ledger says why."""
+        """Parts that are not read in full and that are not known are no success: the ledger says why."""
         with self.store.read() as connection:
             gaps = {
                 (row.scope, row.asset_type, row.content_type): row
@@ -314,18 +297,17 @@ class _Session:
                     sa.select(coverage_table).where(coverage_table.c.status != CoverageStatus.COMPLETE.value)
                 )
             }
-        for skip in plan.skipped:
-            row = gaps.get(skip.part)
-            if row is None:
+        reasons = {skip.part: skip.reason for skip in plan.skipped}
+        in_full = {full.part for full in plan.full}
+        for part, row in gaps.items():
+            if part in in_full or part in self.tally.proven:
                 continue
             reason = Reason(row.reason) if row.reason else Reason.NOT_READ_YET
-            remedy = row.remedy or skip.reason
-            if reason is Reason.NOT_READ_YET:
-                self._mark(skip.part, SyncError(skip.reason, where=where(skip.part), remedy=remedy, reason=reason))
-            what = f"{row.detail or 'not read yet'} ({skip.reason})"
-            self.tally.waiting[skip.part] = SyncError(
-                what, where=where(skip.part), remedy=remedy, reason=reason, transient=False
-            )
+            remedy, why = row.remedy or "wait for a later sync", reasons.get(part)
+            if reason is Reason.NOT_READ_YET and why is not None:
+                self._mark(part, SyncError(why, where=where(part), remedy=remedy, reason=reason))
+            what = f"{row.detail or 'not read yet'}{f' ({why})' if why else ''}"
+            self.tally.waiting[part] = SyncError(what, where=where(part), remedy=remedy, reason=reason, transient=False)
 
     def _mark(self, part: Part, error: SyncError, *, was_read: bool = False, only_unread: bool = False) -> None:
         """Write why a part is not known: ``partial`` if it ``was_read`` to its end now or completely once, else
@@ -433,10 +415,10 @@ def _outcome(store: Store, plan: ReadPlan, tally: _Tally, written: int, *, now: 
         }
     as_of = from_ns(min(read_ns.values())) if read_ns else now
     total = sum(counts.values())
-    errors = [*tally.errors.values(), *tally.late.values(), *tally.waiting.values()]
+    errors = list({**tally.waiting, **tally.late, **tally.errors}.values())
     oldest = to_ns(now - CACHE_TTL)
     from_cache = {part for part, ns in read_ns.items() if part not in tally.proven and ns < oldest}
-    from_cache |= read_ns.keys() & (tally.errors.keys() | tally.waiting.keys())
+    from_cache |= read_ns.keys() & (tally.errors.keys() | tally.late.keys() | tally.waiting.keys())
     return LayerOutcome(
         items_synced=total,
         items_changed=tally.applied.changed,
