@@ -17,6 +17,7 @@ from lz_sync_dagster.config import ApiSyncConfig, Settings
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.compliance.controls import load_controls
 from lz_sync_dagster.sync.compliance.verdict import Evaluator
+from lz_sync_dagster.sync.drift.service import refreshed as refreshed_drift
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.inventory.parquet import export_inventory
 from lz_sync_dagster.sync.inventory.reader import AssetReader, Page, letter_key, make_client
@@ -46,7 +47,7 @@ _MAX_REFUSED = 20
 #: Where the record of a run keeps what its attempts changed so far.
 _APPLIED = "applied_so_far"
 #: Assets that are not fresh while one part is served from its last good copy.
-_RESTS_ON_ALL_PARTS = frozenset({"resources", "findings", "infrastructure_state"})
+_RESTS_ON_ALL_PARTS = frozenset({"resources", "findings", "infrastructure_state", "terraform_drift"})
 
 
 @dataclass
@@ -114,6 +115,7 @@ def sync_inventory(
     if tally.errors and len(tally.errors) == len(plan.parts):
         raise tally.errors[0]
     outcome = _outcome(store, tally, written, now=clock())
+    outcome.details["terraform_drift"] = refreshed_drift(store, clock=clock)
     with store.write() as connection:
         inbox.finish(connection, requests, run_id=str(run.number), now=clock())
     return outcome
