@@ -70,9 +70,10 @@ def _of_compute(kind: str, leaf: str, data: Mapping[str, Any]) -> str | None:
     if kind == "Instance":
         items = _mapping(data.get("metadata")).get("items")
         for item in items if isinstance(items, list) else ():
-            if isinstance(item, Mapping) and item.get("key") == "created-by":
-                if "/instanceGroupManagers/" in str(item.get("value")):
-                    return "an instance group"
+            if not isinstance(item, Mapping) or item.get("key") != "created-by":
+                continue
+            if "/instanceGroupManagers/" in str(item.get("value")):
+                return "an instance group"
     return None
 
 
