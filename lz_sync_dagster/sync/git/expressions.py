@@ -102,28 +102,30 @@ class _Reader:
         """A literal, a list or object of values, or an `_Expression`."""
         if depth > MAX_DEPTH or not self._afford():
             return _Expression(hcl.unresolved(_CUT))
-        parts = [part for part in node.named_children if part.type != "comment"]
-        if node.type == "expression":
-            if len(parts) == 1:
-                return self.value(parts[0], depth)
-            return self._reference(node, parts, depth)
-        if node.type == "literal_value" and len(parts) == 1:
+        kind, parts = node.type, node.named_children
+        while kind == "expression" and len(parts) == 1:  # brackets, or the one wrapper that every value has
+            node = parts[0]
+            kind, parts = node.type, node.named_children
+        if kind == "literal_value" and len(parts) == 1:
             return self._literal(parts[0])
-        if node.type == "template_expr" and len(parts) == 1:
-            return self._template(parts[0], depth)
-        if node.type == "variable_expr":
+        if kind == "variable_expr":
             return self._reference(node, [node], depth)
-        if node.type == "collection_value" and len(parts) == 1:
+        parts = [part for part in parts if part.type != "comment"]
+        if kind == "expression":
+            return self.value(parts[0], depth) if len(parts) == 1 else self._reference(node, parts, depth)
+        if kind == "template_expr" and len(parts) == 1:
+            return self._template(parts[0], depth)
+        if kind == "collection_value" and len(parts) == 1:
             if parts[0].type == "tuple":
                 items = [part for part in parts[0].named_children if part.type == "expression"]
                 return [self.value(item, depth + 1) for item in items]
             return self._object(parts[0], depth)
-        if node.type == "function_call" and parts:
+        if kind == "function_call" and parts:
             return self._call(node, parts, depth)
-        if node.type == "conditional" and len(parts) == 3:
+        if kind == "conditional" and len(parts) == 3:
             chosen = [self.value(part, depth + 1) for part in parts]
             return _combined({hcl.CONDITIONAL: chosen})
-        if node.type == "operation" and len(parts) == 1:
+        if kind == "operation" and len(parts) == 1:
             return self._operation(parts[0], depth)
         return _quoted(node)
 
@@ -301,6 +303,8 @@ def _quote(node: tree_sitter.Node) -> str:
 
 def _redacted(tree: dict[str, Any]) -> dict[str, Any]:
     """The form of values without what looks like a secret, also within an expression."""
+    if not tree:
+        return tree
     clean, _ = redact(_probe(tree))
     merged: dict[str, Any] = _merged(tree, clean)
     return merged
@@ -309,7 +313,7 @@ def _redacted(tree: dict[str, Any]) -> dict[str, Any]:
 def _probe(value: Any) -> Any:
     if isinstance(value, _Expression):
         return value.literals
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _probe(item) for key, item in value.items()}
     return [_probe(item) for item in value] if isinstance(value, list) else value
 
@@ -317,7 +321,7 @@ def _probe(value: Any) -> Any:
 def _merged(value: Any, clean: Any) -> Any:
     if isinstance(value, _Expression):
         return value.form if clean == value.literals else hcl.unresolved(hcl.WITHHELD)
-    if isinstance(value, Mapping) and isinstance(clean, Mapping):
+    if isinstance(value, dict) and isinstance(clean, dict):
         return {key: _merged(value[key], item) for key, item in clean.items()}
     if isinstance(value, list) and isinstance(clean, list):
         return [_merged(one, other) for one, other in zip(value, clean, strict=True)]
@@ -358,7 +362,8 @@ def _heredoc(text: str) -> str:
 
 
 def _decoded(data: bytes) -> str:
-    return data.decode("utf-8", "replace").replace("\0", "")
+    text = data.decode("utf-8", "replace")
+    return text.replace("\0", "") if "\0" in text else text
 
 
 def _text(node: tree_sitter.Node) -> str:

@@ -445,10 +445,11 @@ def unmanaged(
     Args:
         words: a text in their name, in any case.
     """
-    # One query per type: each follows the index from where the page before ended.
+    # One query per type, each along the index from where the page before ended; of a project, all in one.
+    groups = [sorted(asset_types)] if project is not None else [[asset_type] for asset_type in sorted(asset_types)]
     found: list[Unmanaged] = []
-    for asset_type in sorted(asset_types):
-        if after is not None and asset_type < after[0]:
+    for group in groups:
+        if after is not None and group and group[-1] < after[0]:
             continue
         query = (
             sa.select(
@@ -460,12 +461,13 @@ def unmanaged(
                 resources.c.changed_at,
             )
             .select_from(resources.outerjoin(resource_contents, resource_contents.c.id == resources.c.content_id))
-            .where(*_has_no_block([asset_type], words, project))
-            .order_by(resources.c.name)
+            .where(*_has_no_block(group, words, project))
+            .order_by(resources.c.asset_type, resources.c.name)
             .limit(limit - len(found))
         )
-        if after is not None and asset_type == after[0]:
-            query = query.where(resources.c.name > after[1])
+        if after is not None:
+            place = (resources.c.asset_type, resources.c.name)
+            query = query.where(sa.tuple_(*place) > sa.tuple_(*map(sa.literal, after)))
         found += [Unmanaged(*row) for row in connection.execute(query)]
         if len(found) == limit:
             break
