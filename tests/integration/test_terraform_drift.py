@@ -32,6 +32,7 @@ from lz_sync_dagster.sync.progress import silent
 from lz_sync_dagster.sync.runs import LayerOutcome, run_to_end
 from lz_sync_dagster.sync.store import Store, coverage, repository, schema, terraform_drift
 from lz_sync_dagster.sync.store.coverage import CoverageMark
+from lz_sync_dagster.sync.store.repository import SyncedFile
 from lz_sync_dagster.sync.store.terraform_drift import DriftStatus
 from lz_sync_dagster.sync.timing import to_ns
 from tests.conftest import NOW, SteppedClock
@@ -196,6 +197,19 @@ def test_nothing_is_done_unless_a_side_moved(
     write_files(store, {path: terraform[path].replace("hub-allow-iap-ssh", "allow-web-rwz3")}, blob="c")
     assert refresh(store, clock=clock)
     assert rows(store)["google_compute_firewall.iap_ssh"].status is CHANGED
+    write_files(store, {path: terraform[path]}, blob="f")
+    assert refresh(store, clock=clock)
+    assert rows(store)["google_compute_firewall.iap_ssh"].status is MISSING
+
+    withheld = SyncedFile("terraform/07/main.tf", "x", "e", 0o100644, 9, "not_synced", "holds a secret", SHA)
+    with store.write() as connection:
+        key = (withheld.path, withheld.destination)
+        repository.change_files(connection, [], {key: withheld})
+    assert refresh(store, clock=clock)
+    assert MISSING not in {row.status for row in rows(store).values()}
+    with store.write() as connection:
+        repository.change_files(connection, [key], {})
+    assert refresh(store, clock=clock)
 
     cover(store, clock, CoverageStatus.PARTIAL, reason=Reason.PERMISSION_DENIED)
     assert refresh(store, clock=clock)

@@ -42,8 +42,8 @@ inventory_assets = layer_assets(
         dg.AssetSpec(
             ["inventory", "terraform_drift"],
             description=(
-                "What terraform says for certain against what exists: matched, changed, missing, or unresolved with the "
-                "reason. One row per resource block or instance of it."
+                "What terraform says for certain against what exists: matched, changed, missing, or unresolved with "
+                "the reason. One row per resource block or instance of it."
             ),
             deps=[_RESOURCES, _COVERAGE, ["git", "terraform_blocks"]],
             kinds={"googlecloud", "terraform"},

@@ -33,10 +33,11 @@ class World:
     Attributes:
         by_name: existing resources.
         by_key: existing resources by asset type and identifying fields; see `key_of`.
-        numbers: project numbers by project id.
+        numbers: project numbers by project id, and ids by number.
         above: for ``projects/ID``, ``folders/N`` and ``organizations/N`` that are known: themselves and what is above.
         parts: coverage.
         leaves: names of existing resources by asset type and the last part of their name.
+        unread: terraform files that could not be read.
     """
 
     by_name: dict[str, Asset] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class World:
     above: dict[str, frozenset[str]] = field(default_factory=dict)
     parts: Sequence[Part] = ()
     leaves: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    unread: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +99,19 @@ def _missing(mapping: TypeMapping, parts: Mapping[str, Any]) -> str:
     for part, value in parts.items():
         if isinstance(value, Unknown) and any(f"{{{part}}}" in template for template in needed):
             return f"{part.replace('_', ' ')} comes from {value.reason}"
-    return "its name is not known"
+    made = [fill(template, parts) for template in needed]
+    reason = next((item.reason for item in made if isinstance(item, Unknown)), "what is not known")
+    return f"its name comes from {reason}"
 
 
 def names_in(identity: Identity, numbers: Mapping[str, str]) -> list[str]:
-    """The full names that a resource may have: the inventory writes some projects by number."""
+    """The full names that a resource may have: both sides may write a project by its id or by its number.
+    ``numbers``: the other one for each."""
     names = list(identity.names)
     project = identity.parts.get("project")
-    number = numbers.get(project) if isinstance(project, str) else None
-    if number is not None:
-        names += [name.replace(f"/projects/{project}/", f"/projects/{number}/", 1) for name in names]
+    other = numbers.get(project) if isinstance(project, str) else None
+    if other is not None:
+        names += [name.replace(f"/projects/{project}/", f"/projects/{other}/", 1) for name in names]
     return list(dict.fromkeys(names))
 
 
@@ -121,6 +126,12 @@ def key_of(mapping: TypeMapping, asset: Asset) -> tuple[str, ...] | None:
             return None
         values.append(value)
     return tuple(values)
+
+
+def _doubted(unread: Sequence[str]) -> str:
+    """A file that could not be read may be what calls a module, with a count of none."""
+    more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+    return f"not found, but {unread[0]}{more} could not be read, and may say that it is not to be there"
 
 
 def judge(instance: Instance, world: World) -> DriftRow:
@@ -143,6 +154,8 @@ def judge(instance: Instance, world: World) -> DriftRow:
     unproven = _unproven(identity, world)
     if unproven is not None:
         return _row(instance, asset_type, DriftStatus.UNRESOLVED, unproven)
+    if world.unread:
+        return _row(instance, asset_type, DriftStatus.UNRESOLVED, _doubted(world.unread))
     called = identity.names[0] if identity.names else ", ".join(identity.key or ())
     return _row(instance, asset_type, DriftStatus.MISSING, f"the inventory has no {called}")
 
@@ -374,7 +387,7 @@ def _compare_labels(
     if not isinstance(wanted, Mapping) or not isinstance(actual, Mapping):
         unsure[item.argument] = "is in a form that is not understood"
         return
-    for name in sorted(wanted):
+    for name in sorted(key for key, value in wanted.items() if value is not None):
         single = Field(f"{item.argument}.{name}", (), Kind.TEXT)
         has = actual.get(name)
         if has is None and not isinstance(wanted[name], Unknown):

@@ -186,7 +186,7 @@ _TYPES = (
         Place(key={"projectId": "{project}"}, container="{parent}"),
         {"project": ("project_id",), "parent": ("folder_id", "org_id")},
         (
-            Field("name", ("name", "displayName")),
+            Field("name", ("displayName", "name")),
             Field("folder_id", ("parent.id", "parent"), Kind.LINK),
             Field("org_id", ("parent.id", "parent"), Kind.LINK),
             _LABELS,
@@ -548,6 +548,10 @@ _ONLY_COMPUTED: Mapping[str, tuple[Mapping[str, tuple[str, ...]], Mapping[str, s
 
 _PREFIXES = {"project": "projects/", "folder": "folders/", "organization": "organizations/"}
 _LAST_SEGMENT = frozenset({"zone", "region", "location"})
+#: What an address of a service account is made of. A data source may have a whole one as its ``account_id``; a project
+#: by number, or one of a domain, is not written into it as it is.
+_IN_ADDRESS = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
+_ADDRESS = "@{project}"
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -604,6 +608,10 @@ def fill(template: str, parts: Mapping[str, Any]) -> str | Unknown:
         if not isinstance(parts.get(name), str):
             unknown = parts.get(name)
             return unknown if isinstance(unknown, Unknown) else Unknown(f"{name}, which is not told")
+    if _ADDRESS in template:
+        for name in ("account", "project"):
+            if not _IN_ADDRESS.fullmatch(parts[name]):
+                return Unknown(f"{name} {parts[name]}, of which the address does not follow")
     return _PLACEHOLDER.sub(lambda match: str(parts[match[1]]), template)
 
 

@@ -34,7 +34,8 @@ MODULE = "module"
 _FROM_ENVIRONMENT = "the provider, which takes it from its environment"
 #: What a block says about itself rather than about its resource.
 META_ARGUMENTS = frozenset({"count", "for_each", "provider", "lifecycle", "providers", "source", "version"})
-_LIBRARY = "modules"
+#: Folders with such a part in their path are applied by nobody, unless a module call says otherwise.
+_LIBRARIES = frozenset({"modules", "examples", "fixtures", "test", "tests"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,13 @@ class Instance:
     doubt: str | None = None
 
 
-def resolve(blocks: Iterable[TerraformBlock]) -> list[Instance]:
-    """All instances, by path, line and address."""
-    tree = _Tree(blocks)
+def resolve(blocks: Iterable[TerraformBlock], unread: Iterable[str] = ()) -> list[Instance]:
+    """All instances, by path, line and address.
+
+    Args:
+        unread: terraform files that could not be read.
+    """
+    tree = _Tree(blocks, unread)
     found: list[Instance] = []
     for module in tree.roots():
         found += module.instances()
@@ -118,7 +123,10 @@ def _overrides(path: str) -> bool:
 class _Tree:
     """The folders of a repository, and which calls which."""
 
-    def __init__(self, blocks: Iterable[TerraformBlock]) -> None:
+    def __init__(self, blocks: Iterable[TerraformBlock], unread: Iterable[str]) -> None:
+        self.unread = frozenset(posixpath.dirname(path) or "." for path in unread)
+        #: Files that may change what any other of their folder says.
+        self.overriding = {posixpath.dirname(path) or ".": path for path in sorted(unread) if _overrides(path)}
         grouped: dict[str, list[TerraformBlock]] = {}
         for block in blocks:
             grouped.setdefault(posixpath.normpath(block.module), []).append(block)
@@ -135,7 +143,7 @@ class _Tree:
     def roots(self) -> Iterator[_Module]:
         for name in self.folders:
             if name not in self.called:
-                is_library = _LIBRARY in name.split("/")
+                is_library = not _LIBRARIES.isdisjoint(name.split("/"))
                 doubt = f"no module call in the repository uses {name}" if is_library else None
                 yield _Module(self, name, doubt=doubt)
         for name in self.folders:  # what is left calls itself in a circle
@@ -183,7 +191,8 @@ class _Module:
     ) -> None:
         self.tree, self.name, self.prefix = tree, name, prefix
         self.caller, self.call, self.each = caller, call, each or _Each()
-        self.doubt = doubt
+        overriding = tree.overriding.get(name)
+        self.doubt = doubt or (overriding and f"{overriding} could not be read, and may change what the block says")
         self.folder = tree.folders[name]
         self.depth: int = 0 if caller is None else caller.depth + 1
         self._values: dict[Any, Any] = {}
@@ -456,7 +465,7 @@ class _Module:
                 return dict.fromkeys(("project", "region", "zone"), Unknown("providers that could not be read"))
             if (name, alias) in passed:
                 return self.caller._settings(*passed[name, alias])
-            if not alias:
+            if not alias and self.name not in self.tree.unread:  # else a file may have a provider of its own
                 return self.caller._settings(name, "")
         return dict.fromkeys(("project", "region", "zone"), Unknown(_FROM_ENVIRONMENT))
 

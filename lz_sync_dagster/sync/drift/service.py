@@ -81,6 +81,7 @@ def _fingerprint(connection: sa.Connection, parts: Sequence[Part]) -> str:
         __version__,
         sha256(repr(MAPPINGS).encode()).hexdigest(),
         terraform_drift.blocks_fingerprint(connection),
+        *terraform_drift.unread_files(connection),
         *(f"{part.scope} {part.asset_type} {part.status} {part.reason}" for part in parts),
     ]
     return sha256("\n".join(document).encode()).hexdigest()
@@ -88,9 +89,11 @@ def _fingerprint(connection: sa.Connection, parts: Sequence[Part]) -> str:
 
 def compare_all(connection: sa.Connection, parts: Sequence[Part]) -> list[DriftRow]:
     """What became of every block, by path, line and address."""
-    instances = resolve(terraform_drift.read_blocks(connection))
+    unread = terraform_drift.unread_files(connection)
+    instances = resolve(terraform_drift.read_blocks(connection), unread)
     identities = [identity for instance in instances if (identity := identify(instance)) is not None]
     world = _world(connection, identities, parts)
+    world.unread = unread
     return [_judged(instance, world) for instance in instances]
 
 
@@ -129,8 +132,8 @@ def _add_projects(connection: sa.Connection, world: World, projects: set[str]) -
         number = _number(asset)
         if asset.project is not None:
             world.above[f"projects/{asset.project}"] = _above(f"projects/{asset.project}", asset.ancestors)
-            if number is not None:
-                world.numbers[asset.project] = number
+            if number is not None and number != asset.project:
+                world.numbers |= {asset.project: number, number: asset.project}
         if number is not None:
             world.above[f"projects/{number}"] = _above(f"projects/{number}", asset.ancestors)
     unknown = [project for project in sorted(ids) if f"projects/{project}" not in world.above]

@@ -101,9 +101,8 @@ def sync_git(settings: Settings, store: Store, run: LayerRun, *, clock: Clock, p
             totals = changes.after(totals)
             if published.commit is None or source.remote_head() == head:
                 break
-    if totals.terraform_blocks:
-        progress("comparing terraform with the inventory", 0, None)
-        refresh_drift(store, clock=clock)
+    # Also after a sync that changed nothing: the one before may have been killed just here.
+    refresh_drift(store, clock=clock)
     return _outcome(settings, store, totals, published, head, as_of)
 
 

@@ -19,10 +19,13 @@ from lz_sync_dagster.sync.store.schema import (
     coverage,
     resource_contents,
     resources,
+    source_findings,
+    synced_files,
     terraform_blocks,
     terraform_compares,
     terraform_drift,
 )
+from lz_sync_dagster.sync.store.source_findings import FindingKind
 from lz_sync_dagster.sync.timing import to_ns
 
 #: The lock of whoever replaces the rows: `Store.write(exclusive=LOCK)`.
@@ -151,6 +154,20 @@ def read_blocks(connection: sa.Connection) -> list[TerraformBlock]:
     """Every terraform block."""
     columns = [terraform_blocks.c[item.name] for item in dataclasses.fields(TerraformBlock)]
     return [TerraformBlock(*row) for row in connection.execute(sa.select(*columns))]
+
+
+def unread_files(connection: sa.Connection) -> list[str]:
+    """Selected terraform files of which no block could be read: withheld, too large, no regular file, a defect."""
+    has_blocks = sa.exists().where(terraform_blocks.c.path == synced_files.c.path)
+    refused = sa.select(synced_files.c.path).where(
+        synced_files.c.status == "not_synced", synced_files.c.path.endswith(".tf"), ~has_blocks
+    )
+    defects = sa.select(source_findings.c.path).where(
+        source_findings.c.kind == FindingKind.UNREADABLE.value,
+        source_findings.c.path.endswith(".tf"),
+        source_findings.c.resolved_at.is_(None),
+    )
+    return sorted(set(connection.scalars(refused)) | set(connection.scalars(defects)))
 
 
 def newest_write(connection: sa.Connection) -> int:

@@ -29,7 +29,7 @@ def world(*assets: Asset, parts: Sequence[Part] | None = None, **more: Any) -> W
     above = frozenset({"projects/p", "projects/77", "folders/5", SCOPE})
     return World(
         by_name={asset.name: asset for asset in assets},
-        numbers={"p": "77"},
+        numbers=more.pop("numbers", {"p": "77"}),
         above={"projects/p": above, "folders/5": frozenset({"folders/5", SCOPE}), SCOPE: frozenset({SCOPE})},
         parts=proven if parts is None else parts,
         **more,
@@ -175,6 +175,7 @@ def test_labels_are_compared_key_by_key_and_others_may_be_there() -> None:
         {"field": "labels.gone", "terraform": "x", "actual": None},
         {"field": "labels.team", "terraform": "a", "actual": "b"},
     ]
+    assert row(text.replace('"x"', "null").replace('"a"', '"b"'), world(bucket)).status is MATCHED
     assert found.reason == "not compared: labels.env (comes from var.env, which is set when terraform runs)"
 
 
@@ -189,6 +190,9 @@ def test_missing_needs_a_place_that_was_read_completely() -> None:
     both = [Part("folders/9", FIREWALL, True, "complete", None)]
     found = row(text, world(parts=both))
     assert found.reason == f"not found, and no scope that is read for {FIREWALL} covers projects/p"
+    unread = row(text, world(unread=["a.tf", "b.tf"]))
+    assert unread.status is UNRESOLVED
+    assert unread.reason == ("not found, but a.tf and 1 more could not be read, and may say that it is not to be there")
     elsewhere = row(text.replace('"p"', '"other"'), world())
     assert elsewhere.status is UNRESOLVED
     assert "projects/other is not in the inventory" in str(elsewhere.reason)
@@ -215,12 +219,20 @@ def test_projects_by_number_service_accounts_by_email_folders_by_name() -> None:
     text = 'resource "google_dns_managed_zone" "it" {\n  name = "z"\n  project = "p"\n  dns_name = "a.b."\n}\n'
     assert row(text, world(zone)).status is MATCHED
 
+    by_number = world(rule(), numbers={"77": "p"})
+    assert row(firewall("").replace('"p"', '"77"'), by_number).status is MATCHED
+
     email = "nodes@p.iam.gserviceaccount.com"
     accounts = "iam.googleapis.com/ServiceAccount"
     account = asset("//iam.googleapis.com/projects/p/serviceAccounts/10262837", accounts, email=email)
     text = 'resource "google_service_account" "it" {\n  account_id = "nodes"\n  project = "p"\n}\n'
     assert row(text, world(by_key={(accounts, (email,)): [account]})).resource == account.name
     assert row(text, world()).status is MISSING
+
+    for changed in (text.replace('"p"', '"77"'), text.replace('"p"', '"example.com:p"')):
+        found = row(changed, world(account))
+        assert found.status is UNRESOLVED
+        assert "of which the address does not follow" in str(found.reason)
 
     kind = "cloudresourcemanager.googleapis.com/Folder"
     folder = Asset("//cloudresourcemanager.googleapis.com/folders/9", kind, None, ("folders/9", SCOPE), {})

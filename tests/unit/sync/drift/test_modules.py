@@ -124,6 +124,10 @@ def test_a_reference_gives_what_the_other_block_says_and_what_follows_from_it() 
               account_id = "nodes"
               project    = "p"
             }
+            data "google_service_account" "whole" {
+              account_id = "other@q.iam.gserviceaccount.com"
+              project    = "p"
+            }
             resource "google_kms_key_ring" "ring" {
               name     = "ring"
               location = "europe-west1"
@@ -138,6 +142,7 @@ def test_a_reference_gives_what_the_other_block_says_and_what_follows_from_it() 
               member = google_service_account.nodes.member
               ring   = google_kms_key_ring.ring.id
               when   = google_compute_network.hub.gateway_ipv4
+              whole  = data.google_service_account.whole.email
             }
             """
     }
@@ -148,6 +153,7 @@ def test_a_reference_gives_what_the_other_block_says_and_what_follows_from_it() 
     assert value(files, "email") == "nodes@p.iam.gserviceaccount.com"
     assert value(files, "member") == "serviceAccount:nodes@p.iam.gserviceaccount.com"
     assert value(files, "ring") == "projects/p/locations/europe-west1/keyRings/ring"
+    assert value(files, "whole").startswith("? account other@q.iam.gserviceaccount.com")
     assert value(files, "when") == "? google_compute_network.hub.gateway_ipv4, which is known when terraform runs"
 
 
@@ -279,11 +285,13 @@ def test_a_module_from_elsewhere_is_said(source: str, doubt: str) -> None:
 def test_modules_that_nothing_calls_and_modules_in_a_circle_are_doubted() -> None:
     files = {
         "modules/unused/main.tf": 'resource "google_x" "a" {\n  name = "a"\n}\n',
+        "examples/one/main.tf": 'resource "google_x" "example" {}\n',
         "b/main.tf": 'module "c" {\n  source = "../c"\n}\nresource "google_x" "b" {}\n',
         "c/main.tf": 'module "b" {\n  source = "../b"\n}\n',
     }
     doubts = {item.address: item.doubt for item in resolve(blocks(files))}
     assert doubts["google_x.a"] == "no module call in the repository uses modules/unused"
+    assert doubts["google_x.example"] == "no module call in the repository uses examples/one"
     assert doubts["google_x.b"] == "its modules call each other in a circle"
 
 
@@ -297,6 +305,21 @@ def test_an_override_file_has_the_last_word_and_two_declarations_have_none() -> 
     assert found["google_x.it"].values == {"name": 2, "size": 1}
     twice = dict.fromkeys(("a.tf", "b.tf"), 'resource "google_x" "it" {}\n')
     assert {item.doubt for item in resolve(blocks(twice))} == {"the address is declared more than once in its folder"}
+
+
+def test_a_file_that_could_not_be_read_may_have_changed_its_folder() -> None:
+    text = 'resource "google_x" "it" {}\n'
+    found = blocks({"a/main.tf": text, "b/main.tf": text})
+    doubts = {item.block.path: item.doubt for item in resolve(found, ["a/it_override.tf", "b/more.tf"])}
+    assert doubts == {
+        "a/main.tf": "a/it_override.tf could not be read, and may change what the block says",
+        "b/main.tf": None,
+    }
+    provider = 'provider "google" {\n  project = "p"\n}\nmodule "m" {\n  source = "./m"\n}\n'
+    called = blocks({"main.tf": provider, "m/main.tf": text})
+    assert [item.defaults["project"] for item in resolve(called)] == ["p"]
+    (unsure,) = resolve(called, ["m/providers.tf"])
+    assert isinstance(unsure.defaults["project"], Unknown)
 
 
 def test_providers_give_the_project_also_into_modules() -> None:
