@@ -379,6 +379,8 @@ class _Service:
 
     def batch_get_assets_history(self, request: Any) -> Any:
         self._check_scope(request.parent, "parent")
+        if request.parent.startswith("folders/"):
+            raise _invalid("parent must be an organization or a project", "parent")
         content = _content_name(request.content_type) or RESOURCE
         types = [self.organization.type_of(name) or "" for name in request.asset_names]
         self._check_denied(request.parent, types, content, "cloudasset.assets.exportResource")

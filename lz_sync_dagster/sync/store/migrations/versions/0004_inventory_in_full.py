@@ -107,6 +107,13 @@ def _require_columns() -> None:
         batch_op.alter_column("valid_from_ns", existing_type=sa.BigInteger(), nullable=False)
         batch_op.alter_column("written", existing_type=sa.BigInteger(), nullable=False)
         batch_op.create_index(batch_op.f("ix_resources_written"), ["written"], unique=False)
+        batch_op.create_index(
+            "ix_resources_absent",
+            ["scope", "asset_type", "content_type", "deleted"],
+            unique=False,
+            sqlite_where=sa.text("absent_ns IS NOT NULL"),
+            postgresql_where=sa.text("absent_ns IS NOT NULL"),
+        )
         batch_op.drop_column("redacted")
         batch_op.drop_column("data")
     with op.batch_alter_table("terraform_blocks", schema=None) as batch_op:
