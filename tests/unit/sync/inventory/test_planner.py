@@ -375,6 +375,7 @@ def live(
     return [*ages, *((now - policy.cadence - from_ns(item.complete_read_ns or 0)) / MINUTE for item in known.values())]
 
 
+@pytest.mark.soak
 @given(sizes=SIZES, per_minute=st.integers(10, 120), start=st.sampled_from(["new", "together"]))
 @example(sizes=[100] * 20, per_minute=100, start="together")
 @example(sizes=[1, 1, 1, 38, 81], per_minute=10, start="together")
@@ -386,6 +387,7 @@ def test_no_proof_gets_too_old_while_the_quota_permits_it(sizes: list[int], per_
         assert max(ages) <= POLICY.proof_age / MINUTE
 
 
+@pytest.mark.soak
 @given(sizes=SIZES, per_minute=st.integers(2, 20))
 def test_every_part_is_proven_within_the_forecast_whatever_the_quota(sizes: list[int], per_minute: int) -> None:
     budget = math.floor(POLICY.share * per_minute * 5)
