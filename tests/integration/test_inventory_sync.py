@@ -185,7 +185,7 @@ def test_a_denied_type_is_partial_names_the_role_and_deletes_nothing(
         assert waits == [], "a denied permission does not pass by waiting"
         assert "roles/cloudasset.viewer" in outcome.errors[0]
     assert existing(store) == before
-    assert outcome.from_cache == {"resources", "findings", "infrastructure_state"}
+    assert outcome.from_cache == {"resources", "findings", "infrastructure_state", "terraform_drift"}
     assert outcome.as_of < started, "what is served from the last good copy is as old as that"
     gaps = {gap.asset_type: gap for gap in ledger(store).gaps}
     assert gaps[SQL].reason is Reason.PERMISSION_DENIED

@@ -20,6 +20,7 @@ from lz_sync_dagster.config import ApiSyncConfig, Settings
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.compliance.controls import load_controls
 from lz_sync_dagster.sync.compliance.verdict import Evaluator
+from lz_sync_dagster.sync.drift.service import refreshed as refreshed_drift
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.inventory.decode_pool import DecodePool
 from lz_sync_dagster.sync.inventory.delta import DeltaResult, read_delta
@@ -54,7 +55,7 @@ log = structlog.get_logger(__name__)
 #: Where the record of a run keeps what its attempts changed so far.
 _APPLIED = "applied_so_far"
 #: Assets that are not fresh while one part is served from its last good copy.
-_RESTS_ON_ALL_PARTS = frozenset({"resources", "findings", "infrastructure_state"})
+_RESTS_ON_ALL_PARTS = frozenset({"resources", "findings", "infrastructure_state", "terraform_drift"})
 
 
 @dataclass
@@ -160,6 +161,7 @@ def sync_inventory(
     if tally.errors and not tally.proven and not tally.looked_at:
         raise next(iter(tally.errors.values()))
     outcome = _outcome(store, plan, tally, written, now=clock())
+    outcome.details["terraform_drift"] = refreshed_drift(store, clock=clock)
     with store.write() as connection:
         inbox.finish(connection, requests, run_id=str(run.number), now=clock())
     return outcome

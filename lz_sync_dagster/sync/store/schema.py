@@ -599,6 +599,17 @@ terraform_drift = sa.Table(
     _instant("checked_at"),
 )
 
+#: One row: what the rows of ``terraform_drift`` were made from. ``fingerprint``: of the terraform blocks, of the
+#: inventory's coverage and of the rules. ``written``: the newest write of ``resources`` that was seen.
+terraform_compares = sa.Table(
+    "terraform_compares",
+    metadata,
+    sa.Column("name", sa.String(16), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("written", sa.BigInteger, nullable=False),
+    _instant("compared_at"),
+)
+
 #: One row per (control, resource) that does not meet it, kept after it was resolved.
 findings = sa.Table(
     "findings",
