@@ -32,7 +32,7 @@ from lz_sync_dagster.sync.models import CoverageStatus, Status
 from lz_sync_dagster.sync.progress import silent
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun, RetryLater, attempt, new_holder, run_to_end
 from lz_sync_dagster.sync.store import Store, coverage, event_log, inbox
-from lz_sync_dagster.sync.store.schema import dead_letters, layer_runs, resource_versions, resources
+from lz_sync_dagster.sync.store.schema import dead_letters, layer_runs, resource_contents, resource_versions, resources
 from lz_sync_dagster.sync.timing import utcnow
 
 INSTANCE = "compute.googleapis.com/Instance"
@@ -539,7 +539,7 @@ def test_a_scope_that_is_named_twice_is_read_once(served: tuple[Served, Settings
 def test_no_secret_reaches_the_store(world: World, settings: Settings, sqlite_store: Store) -> None:
     sync(settings, sqlite_store)
     with sqlite_store.read() as connection:
-        rows = connection.execute(sa.select(resources.c.data, resources.c.redacted)).all()
+        rows = connection.execute(sa.select(resource_contents.c.data, resource_contents.c.redacted)).all()
     assert sum(bool(row.redacted) for row in rows) > 0
     text = "\n".join(str(row.data) for row in rows)
     for planted in ("DB_PASSWORD=", "ssh-rsa AAAA", "ssh-ed25519 AAAA", "'value': 'demo-"):

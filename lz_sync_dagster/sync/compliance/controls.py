@@ -10,11 +10,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import cel
+import orjson
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,6 +25,8 @@ from lz_sync_dagster.sync.errors import Reason, SyncError
 _FIELD = re.compile(r"\bdata\.([A-Za-z_]\w*)")
 _PORTS = re.compile(r"^(\d+)(?:-(\d+))?$")
 _MISSING = object()
+#: Data that a control has judged, as far as it reads it, is judged once; so many are remembered.
+_REMEMBERED = 4_096
 #: Counted up whenever an unchanged expression may say something else, e.g. with another meaning of a function.
 _LANGUAGE = 1
 _ON, _OFF = frozenset({"true", "yes", "y", "1"}), frozenset({"false", "no", "n", "0"})
@@ -65,6 +68,8 @@ class _PolicyFile(BaseModel):
 class Control:
     """A control, compiled.
 
+    ``fields``: top-level fields that the expressions read; ``reads``: those, and the ones that it needs.
+
     ``needs`` holds for each requirement its alternatives, each a path. ``rule`` is the whole of it in one expression,
     ``applies`` only what decides whether the control is about an asset. ``text`` is its canonical form.
     """
@@ -80,14 +85,31 @@ class Control:
     needs: tuple[tuple[tuple[str, ...], ...], ...]
     message: str
     fields: frozenset[str]
+    reads: frozenset[str]
     applies: Any
     rule: Any
     calls: Mapping[str, Any]
+    remembered: dict[bytes, Verdict | None] = field(default_factory=dict, compare=False, repr=False)
 
     def evaluate(self, name: str, data: Mapping[str, Any]) -> Verdict | None:
         """The verdict on one asset; ``None`` if the control is not about it."""
         # Handing over only the fields that the expressions read is what makes this fast: CEL converts all it is given.
-        scope: dict[str, Any] = {"data": {key: data[key] for key in self.fields if key in data}, **self.calls}
+        read = {key: data[key] for key in self.reads if key in data}
+        try:
+            known = orjson.dumps(read)
+        except TypeError:
+            return self._judge(name, data, read)
+        verdict = self.remembered.get(known, _MISSING)
+        if verdict is _MISSING:
+            verdict = self._judge(name, data, read)
+            if verdict is None or verdict.outcome is not Outcome.FAIL:  # what fails is told by name
+                if len(self.remembered) >= _REMEMBERED:
+                    self.remembered.clear()
+                self.remembered[known] = verdict
+        return cast(Verdict | None, verdict)
+
+    def _judge(self, name: str, data: Mapping[str, Any], read: Mapping[str, Any]) -> Verdict | None:
+        scope: dict[str, Any] = {"data": {key: read[key] for key in self.fields if key in read}, **self.calls}
         missing = self._missing(data)
         try:
             if missing is not None:
@@ -223,6 +245,8 @@ def _compile(file: str, policy: _PolicyFile, control: _Control) -> Control:
         control.message.format(name="", data=_AnyKey())
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise _invalid(f"control {control.id}, message: {error!r}", file, "use {name} and {data[key]} only") from error
+    needs = tuple(tuple(tuple(path.split(".")) for path in need.split("|")) for need in control.needs)
+    fields = frozenset(_FIELD.findall(expressions))
     return Control(
         id=control.id,
         framework=policy.framework,
@@ -232,9 +256,10 @@ def _compile(file: str, policy: _PolicyFile, control: _Control) -> Control:
         severity=control.severity,
         asset_types=tuple(control.asset_types),
         content_type=control.content_type,
-        needs=tuple(tuple(tuple(path.split(".")) for path in need.split("|")) for need in control.needs),
+        needs=needs,
         message=control.message,
-        fields=frozenset(_FIELD.findall(expressions)),
+        fields=fields,
+        reads=fields | {path[0] for alternatives in needs for path in alternatives},
         calls={called: function for called, function in _FUNCTIONS.items() if f"{called}(" in expressions},
         applies=None if control.applies is None else cel.compile(control.applies),
         rule=cel.compile(rule),

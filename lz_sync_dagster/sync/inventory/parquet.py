@@ -122,7 +122,7 @@ def _path(base: str, name: str, day: str) -> str:
 
 def _fingerprint(connection: sa.Connection, statuses: Mapping[Any, Any], judged: Collection[tuple[str, str]]) -> bytes:
     """What the picture depends on: the newest change of a resource, the controls, and the coverage."""
-    changed_at = connection.scalar(sa.select(sa.func.max(resources.c.changed_at)))
+    changed_at = connection.scalar(sa.select(sa.func.max(resources.c.written)))
     controls = connection.scalars(sa.select(policy_sets.c.fingerprint)).all()
     picture = repr((changed_at, controls, sorted(judged), sorted(statuses.items())))
     return hashlib.sha256(picture.encode()).hexdigest().encode()

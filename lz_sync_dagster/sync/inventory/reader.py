@@ -1,53 +1,43 @@
-"""Reads Cloud Asset Inventory: pages of one part, pinned to one read time, as observations.
+"""Reads Cloud Asset Inventory: pages of one part, pinned to one read time, as bytes.
 
-The Google client does the transport. Its retries are off: there is one retry policy (`sync/retry.py`), and an error is
-data for the coverage ledger first.
+Google's client makes the channel, so credentials, endpoints and quota projects are its own. Its retries are off: there
+is one retry policy (`sync/retry.py`), and an error is data for the coverage ledger first. The next page is on its way
+while the one before it is worked on.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
 from google.api_core import exceptions as google
-from google.protobuf.json_format import MessageToDict
+from google.api_core.gapic_v1 import routing_header
 
 from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.inventory import wire
 from lz_sync_dagster.sync.inventory.errors import classify
-from lz_sync_dagster.sync.state.observation import ContentType, InvalidAsset, Observation, Source, observe
 from lz_sync_dagster.sync.state.reducer import Part
-from lz_sync_dagster.sync.timing import format_ns
 
 #: How often a part is read anew, with a new read time, because its page token expired.
 _MAX_RESTARTS = 2
-#: Doubles are exact integers below this.
-_EXACT = 2**53
-#: What converting an asset that is not of the expected form raises.
-_ODD = (ValueError, TypeError, OverflowError, RecursionError)
-_KEY_CAP = 512
+_LIST_ASSETS = "/google.cloud.asset.v1.AssetService/ListAssets"
 
-
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """An asset that was read but cannot be used. ``payload`` is its JSON, not redacted: it must be before it is
-    kept."""
-
-    key: str
-    error: InvalidAsset
-    payload: dict[str, Any]
+#: Whether the quota allows one more call now; asked with ``True``, it waits until it does.
+Permit = Callable[[bool], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a part. All pages of one ``read_ns`` belong together; a new ``read_ns`` starts over."""
+    """One page of a part: the bytes of its assets. All pages of one ``read_ns`` belong together; a new ``read_ns``
+    starts over. ``calls``: how many the read took so far."""
 
     read_ns: int
-    observations: list[Observation]
-    unusable: list[Unusable]
+    bodies: list[bytes]
     last: bool
+    calls: int
 
 
 def make_client(endpoint: str | None) -> Any:
@@ -79,7 +69,6 @@ def make_client(endpoint: str | None) -> Any:
         )
     if url.scheme == "https":
         return AssetServiceClient(client_options={"api_endpoint": url.netloc})
-    import grpc
     from google.cloud.asset_v1.services.asset_service.transports import AssetServiceGrpcTransport
 
     channel = grpc.insecure_channel(url.netloc, options=[("grpc.max_receive_message_length", -1)])
@@ -87,12 +76,20 @@ def make_client(endpoint: str | None) -> Any:
 
 
 class AssetReader:
-    """Reads parts through an `AssetServiceClient`."""
+    """Reads parts through the channel of an `AssetServiceClient`.
 
-    def __init__(self, client: Any, *, page_size: int, timeout_seconds: float) -> None:
+    Args:
+        permit: asked before each call.
+    """
+
+    def __init__(self, client: Any, *, page_size: int, timeout_seconds: float, permit: Permit = lambda _: True) -> None:
         self._client = client
         self._page_size = page_size
         self._timeout = timeout_seconds
+        self._permit = permit
+        self._list_assets = client.transport.grpc_channel.unary_unary(
+            _LIST_ASSETS, request_serializer=bytes, response_deserializer=bytes
+        )
 
     def close(self) -> None:
         """Close the client's channel."""
@@ -105,122 +102,77 @@ class AssetReader:
         Raises:
             SyncError: classified, with the remedy; the pages so far are valid observations of an incomplete read.
         """
-        restarts = 0
+        restarts = calls = 0
         while True:
             try:
-                yield from self._read_once(part)
+                for page in self._read_once(part, calls):
+                    calls = page.calls
+                    yield page
                 return
             except SyncError as error:
                 if error.reason is not Reason.TOKEN_EXPIRED or restarts >= _MAX_RESTARTS:
                     raise
                 restarts += 1
+                calls += 1
 
-    def _read_once(self, part: Part) -> Iterator[Page]:
+    def _read_once(self, part: Part, calls: int) -> Iterator[Page]:
+        self._permit(True)
+        asked = self._ask(part, "", b"")
+        read_time = b""
+        try:
+            while True:
+                calls += 1
+                page = self._answer(part, asked)
+                if not read_time:
+                    read_time = page.read_time
+                token = page.next_page_token
+                ahead = bool(token) and self._permit(False)
+                if ahead:
+                    asked = self._ask(part, token, read_time)
+                yield Page(_read_ns(part, read_time), list(page.assets), not token, calls)
+                if not token:
+                    return
+                if not ahead:
+                    self._permit(True)
+                    asked = self._ask(part, token, read_time)
+        finally:
+            asked.cancel()
+
+    def _ask(self, part: Part, token: str, read_time: bytes) -> Any:
         from google.cloud.asset_v1 import ListAssetsRequest
 
         scope, asset_type, content_type = part
-        token, read_time, read_ns = "", None, 0
-        while True:
-            request = ListAssetsRequest(
-                parent=scope,
-                asset_types=[asset_type],
-                content_type=content_type,
-                page_size=self._page_size,
-                page_token=token,
-            )
-            if read_time is not None:
-                request._pb.read_time.CopyFrom(read_time)
-            try:
-                response = next(
-                    iter(self._client.list_assets(request=request, retry=None, timeout=self._timeout).pages)
-                )._pb
-            except (google.GoogleAPICallError, google.RetryError) as error:
-                raise classify(error, scope=scope, asset_type=asset_type) from error
-            if read_time is None:
-                read_time = response.read_time
-                read_ns = read_time.seconds * 1_000_000_000 + read_time.nanos
-                if not read_ns:
-                    raise SyncError(
-                        "the answer carries no read time, so it proves nothing",
-                        where=f"{asset_type} in {scope}",
-                        remedy="check google_cloud.asset_endpoint",
-                        reason=Reason.INTERNAL,
-                    )
-            token = response.next_page_token
-            yield _page(response, part, read_ns, last=not token)
-            if not token:
-                return
+        request = ListAssetsRequest.pb()(parent=scope, asset_types=[asset_type], page_size=self._page_size)
+        request.content_type = (
+            ListAssetsRequest.pb()
+            .DESCRIPTOR.fields_by_name["content_type"]
+            .enum_type.values_by_name[content_type]
+            .number
+        )
+        if token:
+            request.page_token = token
+            request.read_time.ParseFromString(read_time)
+        route = routing_header.to_grpc_metadata((("parent", scope),))  # type: ignore[no-untyped-call]
+        return self._list_assets.future(request.SerializeToString(), timeout=self._timeout, metadata=(route,))
 
-
-def _page(response: Any, part: Part, read_ns: int, *, last: bool) -> Page:
-    scope, _, content_type = part
-    observations: list[Observation] = []
-    unusable: list[Unusable] = []
-    for index, asset in enumerate(response.assets):
-        known = body = {"name": asset.name, "assetType": asset.asset_type}
+    def _answer(self, part: Part, asked: Any) -> Any:
         try:
-            body = asset_body(asset, content_type)
-            observations.append(
-                observe(
-                    body,
-                    scope=scope,
-                    observed_ns=read_ns,
-                    source=Source.SNAPSHOT,
-                    content_type=ContentType(content_type),
-                )
-            )
-        except InvalidAsset as error:
-            unusable.append(Unusable(letter_key(part, asset.name or str(index)), error, body))
-        except _ODD as error:
-            unfit = InvalidAsset(f"cannot be read ({type(error).__name__}: {error})", f"asset {asset.name[:80]!r}")
-            unusable.append(Unusable(letter_key(part, asset.name or str(index)), unfit, known))
-    return Page(read_ns, observations, unusable, last)
+            return wire.Page.FromString(asked.result())
+        except grpc.RpcError as error:
+            raised = google.from_grpc_error(error)  # type: ignore[no-untyped-call]
+            raise classify(raised, scope=part[0], asset_type=part[1]) from raised
 
 
-def letter_key(part: Part, name: str) -> str:
-    """What an asset of a part is called among the dead letters: text without NUL that fits, and no other's."""
-    key = f"{'/'.join(part)}#{name}"
-    if len(key) <= _KEY_CAP and "\x00" not in key:
-        return key
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    return f"{key.replace(chr(0), '')[: _KEY_CAP - len(digest) - 1]}#{digest}"
+def _read_ns(part: Part, read_time: bytes) -> int:
+    from google.protobuf.timestamp_pb2 import Timestamp
 
-
-def asset_body(asset: Any, content_type: str) -> dict[str, Any]:
-    """An ``Asset`` protobuf message in Cloud Asset's JSON form: only the parts that an observation needs."""
-    body: dict[str, Any] = {
-        "name": asset.name,
-        "assetType": asset.asset_type,
-        "ancestors": list(asset.ancestors),
-    }
-    if asset.HasField("update_time"):
-        moment = asset.update_time
-        body["updateTime"] = format_ns(moment.seconds * 1_000_000_000 + moment.nanos)
-    if content_type == ContentType.RESOURCE:
-        body["resource"] = {"location": asset.resource.location, "data": _struct(asset.resource.data)}
-    elif content_type == ContentType.IAM_POLICY:
-        body["iamPolicy"] = MessageToDict(asset.iam_policy)
-    else:
-        body["orgPolicy"] = [MessageToDict(policy) for policy in asset.org_policy]
-    return body
-
-
-def _struct(struct: Any) -> dict[str, Any]:
-    """A ``Struct`` as a dict; several times faster than ``MessageToDict``."""
-    return {key: _field(value) for key, value in struct.fields.items()}
-
-
-def _field(value: Any) -> Any:
-    kind = value.WhichOneof("kind")
-    if kind == "string_value":
-        return value.string_value
-    if kind == "number_value":
-        number: float = value.number_value
-        return int(number) if number.is_integer() and abs(number) < _EXACT else number
-    if kind == "bool_value":
-        return value.bool_value
-    if kind == "struct_value":
-        return _struct(value.struct_value)
-    if kind == "list_value":
-        return [_field(item) for item in value.list_value.values]
-    return None
+    moment = Timestamp.FromString(read_time)
+    read_ns = moment.seconds * 1_000_000_000 + moment.nanos
+    if not read_ns:
+        raise SyncError(
+            "the answer carries no read time, so it proves nothing",
+            where=f"{part[1]} in {part[0]}",
+            remedy="check google_cloud.asset_endpoint",
+            reason=Reason.INTERNAL,
+        )
+    return read_ns

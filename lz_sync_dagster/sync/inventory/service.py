@@ -6,32 +6,30 @@ Parts are isolated: one that fails leaves its reason in the ledger and its last 
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 import sqlalchemy as sa
 import structlog
 
-from lz_sync_dagster.config import ApiSyncConfig, Settings
+from lz_sync_dagster.config import Settings
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.compliance.controls import load_controls
-from lz_sync_dagster.sync.compliance.verdict import Evaluator
 from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.inventory.decode_pool import DecodePool
+from lz_sync_dagster.sync.inventory.letters import first_line
+from lz_sync_dagster.sync.inventory.loading import Loaded, PartLoader, incomplete
 from lz_sync_dagster.sync.inventory.parquet import export_inventory
-from lz_sync_dagster.sync.inventory.reader import AssetReader, Page, letter_key, make_client
+from lz_sync_dagster.sync.inventory.reader import AssetReader, make_client
 from lz_sync_dagster.sync.inventory.types import plan_parts
 from lz_sync_dagster.sync.models import CoverageStatus, Status
 from lz_sync_dagster.sync.progress import Progress
 from lz_sync_dagster.sync.retry import RETRY_WAITS
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
-from lz_sync_dagster.sync.state.observation import Observation
-from lz_sync_dagster.sync.state.redaction import redact
 from lz_sync_dagster.sync.state.reducer import Breaker, Part
-from lz_sync_dagster.sync.store import Store, assets, coverage, dead_letters, findings, inbox, reads, verdicts
+from lz_sync_dagster.sync.store import Store, assets, coverage, findings, inbox, verdicts
 from lz_sync_dagster.sync.store.assets import Applied
 from lz_sync_dagster.sync.store.coverage import CoverageMark
-from lz_sync_dagster.sync.store.dead_letters import DeadLetter
 from lz_sync_dagster.sync.store.inbox import Delivery
 from lz_sync_dagster.sync.store.layer_runs import CACHE_TTL
 from lz_sync_dagster.sync.store.schema import coverage as coverage_table
@@ -40,9 +38,6 @@ from lz_sync_dagster.sync.timing import Clock, from_ns, to_ns
 
 log = structlog.get_logger(__name__)
 
-_ORIGIN = "cloud_asset_inventory"
-#: More assets of one page than this are not odd assets: then the part fails.
-_MAX_REFUSED = 20
 #: Where the record of a run keeps what its attempts changed so far.
 _APPLIED = "applied_so_far"
 #: Assets that are not fresh while one part is served from its last good copy.
@@ -60,6 +55,21 @@ class _Tally:
     unusable: int = 0
     errors: list[SyncError] = field(default_factory=list)
     proven: set[Part] = field(default_factory=set)
+
+    def take(self, part: Part, loaded: Loaded, error: SyncError | None) -> None:
+        """Count what became of a part."""
+        self.read += loaded.assets
+        self.unusable += loaded.unusable
+        self.applied += loaded.applied
+        self.missed_by_feed += 0 if loaded.baseline else loaded.applied.changed
+        if loaded.result is not None:
+            self.missing += loaded.result.missing
+            self.applied += Applied(deleted=loaded.result.deleted)
+            self.missed_by_feed += loaded.result.deleted
+        if error is None:
+            self.proven.add(part)
+        else:
+            self.errors.append(error)
 
 
 def sync_inventory(
@@ -95,13 +105,16 @@ def sync_inventory(
         timeout_seconds=config.call_timeout_seconds,
     )
     parts = [part for part in plan.parts if part not in tally.proven]
+    breaker = Breaker(config.mass_delete_share, config.mass_delete_minimum)
     try:
-        for done, part in enumerate(parts):
-            progress(f"reading {part[1]} {part[2].lower()} in {part[0]}", done, len(parts))
-            _read_part(store, reader, part, config, controls.evaluate, tally, clock=clock)
-            if tally.errors and tally.errors[-1].reason is Reason.QUOTA:
-                _leave_unread(store, parts[done + 1 :], tally, clock=clock)
-                break
+        with DecodePool(controls.evaluate) as pool:
+            loader = PartLoader(store, reader, pool, controls.evaluate, breaker, clock=clock)
+            for done, part in enumerate(parts):
+                progress(f"reading {part[1]} {part[2].lower()} in {part[0]}", done, len(parts))
+                _read_part(store, loader, part, tally, clock=clock)
+                if tally.errors and tally.errors[-1].reason is Reason.QUOTA:
+                    _leave_unread(store, parts[done + 1 :], tally, clock=clock)
+                    break
     finally:
         reader.close()
     progress("reading", len(parts), len(parts))
@@ -179,157 +192,29 @@ def _proven_since(store: Store, since: datetime) -> set[Part]:
         return {(row.scope, row.asset_type, row.content_type) for row in rows}
 
 
-def _read_part(
-    store: Store,
-    reader: AssetReader,
-    part: Part,
-    config: ApiSyncConfig,
-    evaluate: Evaluator,
-    tally: _Tally,
-    *,
-    clock: Clock,
-) -> None:
-    with store.read() as connection:
-        baseline = not reads.was_read(connection, part)
-    names: set[str] = set()
-    read_ns = unusable = 0
+def _read_part(store: Store, loader: PartLoader, part: Part, tally: _Tally, *, clock: Clock) -> None:
+    loaded = Loaded()
+    error: SyncError | None
     try:
-        for page in reader.read(part):
-            if page.read_ns != read_ns:
-                names, read_ns, unusable = set(), page.read_ns, 0
-            names.update(observation.name for observation in page.observations)
-            tally.read += len(page.observations)
-            applied, refused = _apply_page(store, part, page, evaluate, announce=not baseline, clock=clock)
-            unusable += len(page.unusable) + refused
-            tally.applied += applied
-            tally.missed_by_feed += 0 if baseline else applied.changed
-        _end_read(store, part, config, tally, names, unusable, read_ns=read_ns, clock=clock)
-    except SyncError as error:
-        tally.errors.append(error)
-        _mark(store, part, error, clock=clock)
-    except Exception as error:
+        loader.load(part, loaded)
+        error = incomplete(part, loaded)
+    except SyncError as failed:
+        error = failed
+    except Exception as defect:
         log.exception("part_failed", scope=part[0], asset_type=part[1], content_type=part[2])
-        defect = SyncError(
-            f"{type(error).__name__}: {_first_line(error)}",
+        error = SyncError(
+            f"{type(defect).__name__}: {first_line(defect)}",
             where=_where(part),
             remedy="please report this as a defect; the other types are read",
             reason=Reason.INTERNAL,
         )
-        tally.errors.append(defect)
-        _mark(store, part, defect, clock=clock)
-
-
-def _end_read(
-    store: Store,
-    part: Part,
-    config: ApiSyncConfig,
-    tally: _Tally,
-    names: set[str],
-    unusable: int,
-    *,
-    read_ns: int,
-    clock: Clock,
-) -> None:
-    """Draw the conclusions of a read that reached the last page of a part."""
-    tally.unusable += unusable
-    if unusable:
-        unfit = SyncError(
-            f"{unusable} assets could not be used",
-            where=_where(part),
-            remedy="look at the dead letters; nothing of this type is deleted meanwhile",
-            reason=Reason.INVALID,
-        )
-        with store.write(exclusive=assets.LOCK) as connection:
-            reads.record_incomplete(connection, part, read_ns=read_ns, assets=len(names), now=clock())
-        tally.errors.append(unfit)
-        _mark(store, part, unfit, clock=clock, was_read=True)
-        return
-    breaker = Breaker(config.mass_delete_share, config.mass_delete_minimum)
-    now = clock()
-    with store.write(exclusive=assets.LOCK) as connection:
-        result = assets.complete_read(
-            connection, part, read_ns=read_ns, names=names, layer=LayerId.API, now=now, breaker=breaker
-        )
-        if not result.withheld:
-            proven = CoverageMark(*part, CoverageStatus.COMPLETE, complete_read_ns=read_ns, assets=len(names))
-            coverage.mark(connection, [proven], now=now)
-            tally.proven.add(part)
-    tally.missing += result.missing
-    tally.applied += Applied(deleted=result.deleted)
-    tally.missed_by_feed += result.deleted
-    if result.withheld:
-        withheld = SyncError(
-            f"{result.lost} of {result.known} assets vanished at once; nothing was deleted",
-            where=_where(part),
-            remedy="check the reader's access; if the deletion was meant, raise mass_delete_share for one sync",
-            reason=Reason.BREAKER_OPEN,
-        )
-        tally.errors.append(withheld)
-        _mark(store, part, withheld, clock=clock)
-
-
-def _apply_page(
-    store: Store, part: Part, page: Page, evaluate: Evaluator, *, announce: bool, clock: Clock
-) -> tuple[Applied, int]:
-    """Take a page into the state; what cannot be taken in becomes a dead letter.
-
-    Returns:
-        What changed, and how many observations the store refused.
-    """
-    now = clock()
-    letters = [
-        DeadLetter(LayerId.API, _ORIGIN, item.key, str(item.error), json.dumps(redact(item.payload)[0]))
-        for item in page.unusable
-    ]
-    applied = Applied()
-    refused: list[DeadLetter] = []
-    batches = [page.observations]
-    while batches:
-        batch = batches.pop()
-        try:
-            with store.write(exclusive=assets.LOCK) as connection:
-                applied += assets.apply(
-                    connection, batch, layer=LayerId.API, now=now, evaluate=evaluate, announce=announce
-                )
-        except Exception as error:
-            if not _is_about_data(error) or len(refused) == _MAX_REFUSED:
-                raise
-            if len(batch) == 1:
-                refused.append(_refusal(part, batch[0], error))
-            else:
-                middle = len(batch) // 2
-                batches += [batch[middle:], batch[:middle]]
-    if letters or refused:
-        with store.write() as connection:
-            dead_letters.add(connection, letters + refused, now=now)
-    return applied, len(refused)
-
-
-def _is_about_data(error: Exception) -> bool:
-    """Whether the store refused what it was given, rather than failed."""
-    if isinstance(error, sa.exc.DBAPIError):
-        too_large = str(getattr(error.orig, "pgcode", None)).startswith("54")
-        return too_large or isinstance(error, sa.exc.DataError | sa.exc.ProgrammingError)
-    return isinstance(error, sa.exc.StatementError | ValueError | TypeError | OverflowError | RecursionError)
-
-
-def _refusal(part: Part, observation: Observation, error: Exception) -> DeadLetter:
-    said = error.orig if isinstance(error, sa.exc.StatementError) and error.orig is not None else error
-    return DeadLetter(
-        LayerId.API,
-        _ORIGIN,
-        letter_key(part, observation.name),
-        f"asset {observation.name}: the store refuses it ({type(said).__name__}: {_first_line(said)})",
-        json.dumps({"name": observation.name, "assetType": observation.asset_type, "data": observation.data}),
-    )
+    tally.take(part, loaded, error)
+    if error is not None:
+        _mark(store, part, error, clock=clock, was_read=bool(loaded.unusable))
 
 
 def _where(part: Part) -> str:
     return f"{part[1]} in {part[0]}"
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")
 
 
 def _mark(

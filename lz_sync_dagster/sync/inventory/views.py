@@ -24,7 +24,7 @@ from lz_sync_dagster.sync.models import (
 )
 from lz_sync_dagster.sync.store import assets, findings, layer_runs
 from lz_sync_dagster.sync.store import coverage as coverage_ledger
-from lz_sync_dagster.sync.store.schema import resources
+from lz_sync_dagster.sync.store.schema import resource_contents, resources
 
 View = TypeVar("View")
 
@@ -97,9 +97,10 @@ def compliance_score(connection: sa.Connection) -> float | None:
 def _read(
     connection: sa.Connection, kinds: list[str], limit: int, view: Callable[[sa.Row[Any], Mapping[str, Any]], View]
 ) -> list[View]:
-    columns = [resources.c[name] for name in ("name", "asset_type", "project", "location", "display_name", "data")]
+    columns = [resources.c[name] for name in ("name", "asset_type", "project", "location", "display_name")]
     query = (
-        sa.select(*columns)
+        sa.select(*columns, resource_contents.c.data)
+        .outerjoin(resource_contents, resource_contents.c.id == resources.c.content_id)
         .where(
             resources.c.content_type == "RESOURCE", resources.c.asset_type.in_(kinds), resources.c.deleted.is_(False)
         )

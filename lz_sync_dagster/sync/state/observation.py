@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,6 +21,7 @@ class ContentType(StrEnum):
     RESOURCE = "RESOURCE"
     IAM_POLICY = "IAM_POLICY"
     ORG_POLICY = "ORG_POLICY"
+    RELATIONSHIP = "RELATIONSHIP"
 
 
 class Source(StrEnum):
@@ -46,6 +47,8 @@ _LAST_NS = 2**63 - 1
 #: What an index of the store takes; Google's names are far shorter.
 _LONGEST_NAME = 1024
 _LONGEST_TYPE = 128
+_CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+_LOCATION_FIELDS = ("location", "zone", "region", "locationId")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,11 @@ class Observation:
         data: the redacted content (REST shape, camelCase keys); ``None`` if deleted.
         redacted: paths in ``data`` whose value was removed.
         digest: SHA-256 of the canonical ``data``; of the empty text if deleted.
-        location: region, zone or multi-region, where the source says so.
+        location: region, zone or multi-region, where the source or the content says so.
         existed: the source says that the asset was there before; whoever never saw it is told of a change, not of a
             creation.
+        display_name: what a person calls it: its own name for itself, else the end of ``name``.
+        fingerprint: of the bytes in which a snapshot told it; ``None`` from other sources.
     """
 
     name: str
@@ -86,6 +91,8 @@ class Observation:
     digest: str
     location: str | None = None
     existed: bool = False
+    display_name: str | None = None
+    fingerprint: bytes | None = None
 
     @property
     def order(self) -> tuple[int, int, bool, str]:
@@ -98,10 +105,61 @@ class Observation:
         return (self.update_ns, self.observed_ns, self.deleted, self.digest)
 
 
+class JsonData(Mapping[str, Any]):
+    """A content with its canonical text (JSON, keys sorted), each made from the other once, when somebody asks for it.
+
+    What is equal as a mapping has the same text. Pickled, it is its text.
+    """
+
+    __slots__ = ("_data", "_text")
+
+    def __init__(self, data: Mapping[str, Any] | None = None, *, text: str | None = None) -> None:
+        if data is None and text is None:
+            raise ValueError("a content is given as data or as text")
+        self._data = data
+        self._text = text
+
+    @property
+    def text(self) -> str:
+        """The canonical text. Raises ``TypeError`` for what is not JSON."""
+        if self._text is None:
+            self._text = orjson.dumps(self._data, option=_CANONICAL).decode()
+        return self._text
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The mapping."""
+        if self._data is None:
+            loaded: Mapping[str, Any] = orjson.loads(self._text or "")
+            self._data = loaded
+        return self._data
+
+    def __getitem__(self, key: str) -> Any:
+        return self.data[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.data)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __repr__(self) -> str:
+        return f"JsonData({self.text})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_of_text, (self.text,))
+
+
+def _of_text(text: str) -> JsonData:
+    return JsonData(text=text)
+
+
 def digest_of(data: Mapping[str, Any] | None) -> str:
     """SHA-256 (hex) of the canonical form: keys sorted, so the order on the wire does not matter."""
-    body = b"" if data is None else orjson.dumps(data, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
-    return hashlib.sha256(body).hexdigest()
+    if data is None:
+        return hashlib.sha256(b"").hexdigest()
+    content = data if isinstance(data, JsonData) else JsonData(data)
+    return hashlib.sha256(content.text.encode()).hexdigest()
 
 
 def whole_numbers(value: Any) -> Any:
@@ -135,6 +193,8 @@ def observe(
     deleted: bool = False,
     content_type: ContentType | None = None,
     existed: bool = False,
+    clean: tuple[str, ...] | None = None,
+    fingerprint: bytes | None = None,
 ) -> Observation:
     """Make an observation of an asset in Cloud Asset's JSON form (REST camelCase or export snake_case keys).
 
@@ -142,6 +202,7 @@ def observe(
         asset: ``name``, ``assetType``, ``updateTime``, ``ancestors``, and one of ``resource``, ``iamPolicy`` and
             ``orgPolicy``; its numbers as `whole_numbers` leaves them.
         content_type: which part to take; by default the one that is present, ``RESOURCE`` first.
+        clean: the content was redacted already, at these paths.
 
     Raises:
         InvalidAsset: without a name, without a type, or with an unreadable time.
@@ -172,6 +233,8 @@ def observe(
         data = dict(iam_policy or {})
     elif content_type is ContentType.ORG_POLICY:
         data = {"policies": list(org_policy or [])}
+    elif content_type is ContentType.RELATIONSHIP:
+        data = {"relations": list(asset.get("relations") or [])}
     else:
         data = dict(resource.get("data") or {})
     update_time = _get(asset, "updateTime", "update_time")
@@ -183,14 +246,18 @@ def observe(
         raise InvalidAsset("has an update time out of range", f"asset {name}")
     if deleted:
         update_ns = max(update_ns, observed_ns)
-    redacted: tuple[str, ...] = ()
+    redacted: tuple[str, ...] = clean or ()
+    content: Mapping[str, Any] | None = None
     try:
         if data is not None:
-            data, redacted = redact(data)
-        digest = digest_of(data)
+            if clean is None:
+                data, redacted = redact(data)
+            content = JsonData(data)
+        digest = digest_of(content)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidAsset(f"has content that is not JSON ({type(error).__name__})", f"asset {name}") from error
     identifier = data.get("id") if data is not None and content_type is ContentType.RESOURCE else None
+    told = data if data is not None else {}
     return Observation(
         name=name,
         content_type=content_type,
@@ -202,12 +269,30 @@ def observe(
         deleted=deleted,
         resource_id=None if identifier is None else str(identifier),
         ancestors=tuple(asset.get("ancestors") or ()),
-        data=data,
+        data=content,
         redacted=redacted,
         digest=digest,
-        location=resource.get("location"),
+        location=resource.get("location") or _location(told),
         existed=existed,
+        display_name=_display_name(name, told),
+        fingerprint=fingerprint,
     )
+
+
+def _location(data: Mapping[str, Any]) -> str | None:
+    for field in _LOCATION_FIELDS:
+        value = data.get(field)
+        if isinstance(value, str) and value:
+            return value.rsplit("/", 1)[-1]
+    return None
+
+
+def _display_name(name: str, data: Mapping[str, Any]) -> str:
+    for field in ("displayName", "name"):
+        value = data.get(field)
+        if isinstance(value, str) and value:
+            return value.rsplit("/", 1)[-1]
+    return name.rsplit("/", 1)[-1]
 
 
 def _get(mapping: Mapping[str, Any], *names: str) -> Any:

@@ -183,6 +183,22 @@ def redact(data: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     return result, tuple(paths)
 
 
+def redact_field(key: str, value: Any) -> tuple[str, Any, tuple[str, ...]]:
+    """What `redact` makes of one top-level field, if no other field decides on it (`stands_alone`).
+
+    Returns:
+        The key, the redacted value, and the paths where something was removed.
+    """
+    paths: list[str] = []
+    [(name, clean)] = _mapping({key: value}, "", paths).items()
+    return name, clean, tuple(paths)
+
+
+def stands_alone(data: Mapping[str, Any]) -> bool:
+    """Whether each top-level field of the data can be redacted by itself: none is secret by what stands beside it."""
+    return not _hidden(data)
+
+
 def redact_any(value: Any) -> Any:
     """`redact` for any JSON value: a list, a text, a number."""
     return _value(value, "", [])
@@ -321,21 +337,24 @@ def _mapping(data: Mapping[str, Any], path: str, paths: list[str]) -> dict[str, 
             name = key = name.replace("\x00", "\ufffd")
         if kind is _Kind.PLAIN and not isinstance(value, _NESTED):
             result[key] = value
-            continue
-        below = f"{path}.{name}" if path else name
-        if kind is _Kind.SECRET or (kind is _Kind.TOKEN_SETTINGS and not isinstance(value, Mapping)):
-            result[key] = _everything(value, below, paths, numbers=True)
-        elif kind is _Kind.VARIABLES:
-            result[key] = _everything(value, below, paths)
-        elif kind is _Kind.ENVIRONMENT and isinstance(value, list | Mapping):
-            result[key] = _values(value, below, paths, safe=frozenset())
-        elif kind is _Kind.METADATA and isinstance(value, Mapping):
-            result[key] = _metadata(value, below, paths)
-        elif kind is _Kind.METADATA and isinstance(value, list):
-            result[key] = _values(value, below, paths, safe=SAFE_METADATA)
         else:
-            result[key] = _value(value, below, paths)
+            result[key] = _of_kind(kind, value, f"{path}.{name}" if path else name, paths)
     return result
+
+
+def _of_kind(kind: _Kind, value: Any, below: str, paths: list[str]) -> Any:
+    """A field's value, by what its name says of it."""
+    if kind is _Kind.SECRET or (kind is _Kind.TOKEN_SETTINGS and not isinstance(value, Mapping)):
+        return _everything(value, below, paths, numbers=True)
+    if kind is _Kind.VARIABLES:
+        return _everything(value, below, paths)
+    if kind is _Kind.ENVIRONMENT and isinstance(value, list | Mapping):
+        return _values(value, below, paths, safe=frozenset())
+    if kind is _Kind.METADATA and isinstance(value, Mapping):
+        return _metadata(value, below, paths)
+    if kind is _Kind.METADATA and isinstance(value, list):
+        return _values(value, below, paths, safe=SAFE_METADATA)
+    return _value(value, below, paths)
 
 
 def _hidden(data: Mapping[str, Any]) -> tuple[str, ...]:

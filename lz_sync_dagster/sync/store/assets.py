@@ -2,7 +2,8 @@
 
 `sync/state/reducer.py` defines what the state is; this module keeps it, batch by batch, at a cost that follows the
 change. An asset that a complete snapshot shows unchanged is not written at all: a row that is present and not marked
-absent was in the newest complete read of its part, so that read's time is its effective sighting.
+absent was in the newest complete read of its part, so that read's time is its effective sighting. What a complete read
+lacks is `sync.store.reads`' work.
 """
 
 from __future__ import annotations
@@ -19,23 +20,20 @@ from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.compliance.verdict import Evaluator, Outcome
 from lz_sync_dagster.sync.models import EventType
 from lz_sync_dagster.sync.state.observation import Observation, Source
-from lz_sync_dagster.sync.state.reducer import Breaker, Change, Known, Part, change_of, is_gone, newest_reads
-from lz_sync_dagster.sync.store import alerts, event_log, findings
+from lz_sync_dagster.sync.state.reducer import Change, Known, Part, change_of, is_gone
+from lz_sync_dagster.sync.store import event_log, findings
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.findings import FindingChange, Judged
-from lz_sync_dagster.sync.store.schema import breakers, resource_versions, resources, snapshots
+from lz_sync_dagster.sync.store.schema import resource_contents, resource_versions, resources, snapshots
 from lz_sync_dagster.sync.timing import format_ns, from_ns
 
 #: The lock that every writer of this module's tables holds: `Store.write(exclusive=LOCK)`.
 LOCK = "resources"
 
 _PROJECT_NAME = "//cloudresourcemanager.googleapis.com/projects/"
-_LOCATION_FIELDS = ("location", "zone", "region", "locationId")
 _CHUNK = 500
-#: How many complete and incomplete reads the ledger keeps per part.
-_LEDGER_ROWS = 20
-
-_BREAKER_ALERT = "MassDeletion"
+#: The counter that numbers the writes of ``resources``.
+_COUNTER = "resources"
 
 _EVENT_TYPES = {
     Change.CREATED: EventType.RESOURCE_CREATED,
@@ -73,17 +71,6 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadResult:
-    """What a complete read of one part changed. ``withheld``: the breaker is open and nothing was deleted."""
-
-    deleted: int
-    missing: int
-    withheld: bool
-    lost: int
-    known: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Step:
     """One observation with what it does to the row it meets."""
 
@@ -100,6 +87,24 @@ class _Step:
     def moves_content(self) -> bool:
         """Whether the row gets another content, or comes or goes."""
         return self.change is not Change.NONE or self.row is None or self.row.digest != self.observation.digest
+
+    @property
+    def known_content(self) -> int | None:
+        """The id of the observation's content, if it is the one that the row has already."""
+        same = self.row is not None and self.row.digest == self.observation.digest
+        return self.row.content_id if same and self.row is not None else None
+
+    @property
+    def valid_from_ns(self) -> int:
+        """Since when the row is what this step makes of it, by the source's clock; never before what it was."""
+        at = self.observation.update_ns
+        if self.gone and self.absent_ns is not None:
+            at = self.absent_ns
+        elif self.row is None:
+            return at
+        elif self.row.deleted and not self.observation.deleted and at <= self.row.valid_from_ns:
+            at = self.observation.observed_ns
+        return at if self.row is None else max(at, self.row.valid_from_ns)
 
 
 def apply(
@@ -153,16 +158,20 @@ def _apply_round(
     announce: bool,
 ) -> Applied:
     rows = _current(connection, batch)
-    ledgers = _ledgers(connection, {_part(item) for item in batch} | {_part_of_row(row) for row in rows.values()})
+    ledgers = _ledgers(connection, {_part(item) for item in batch} | {part_of_row(row) for row in rows.values()})
     steps: list[_Step] = []
+    told_anew: list[Observation] = []
     unchanged = 0
     for observation in batch:
         row = rows.get((observation.name, observation.content_type.value))
         step = _step(observation, row, ledgers)
         if step is None:
             unchanged += 1
+            if row is not None and _is_told_anew(observation, row):
+                told_anew.append(observation)
         else:
             steps.append(step)
+    _remember_bytes(connection, told_anew)
     if not steps:
         return Applied(unchanged=unchanged, last_seq=event_log.last_seq(connection))
 
@@ -170,9 +179,11 @@ def _apply_round(
         connection, [step for step in steps if step.sighting or step.change in (Change.UPDATED, Change.RECREATED)]
     )
     steps = [
-        replace(step, observation=replace(step.observation, data=old_data[_key(step)])) if step.sighting else step
+        replace(step, observation=replace(step.observation, data=old_data.get(_key(step)))) if step.sighting else step
         for step in steps
     ]
+    written = next_write(connection)
+    content_ids = _keep_contents(connection, [step for step in steps if step.moves_content])
     _keep_old_versions(connection, [step for step in steps if step.row is not None and step.moves_content])
     projects = _project_ids(connection, steps)
     judged: list[Judged] = []
@@ -185,9 +196,9 @@ def _apply_round(
         observation, row = step.observation, step.row
         counts[step.change] += 1
         if row is not None and not step.moves_content:
-            touches.append(_touch(step, projects))
+            touches.append(_touch(step, projects, written))
             continue
-        values = _values(step, projects, now)
+        values = _values(step, projects, now) | {"written": written, "content_id": content_ids[_key(step)]}
         if not values["deleted"]:
             verdicts = tuple(
                 evaluate(
@@ -207,9 +218,9 @@ def _apply_round(
     if inserts:
         connection.execute(resources.insert(), inserts)
     if updates:
-        _update(connection, updates)
+        update(connection, updates)
     for same in _by_columns(touches):
-        _update(connection, same)
+        update(connection, same)
     for change in findings.record(connection, judged, now=now):
         if announce:
             events.append(finding_event(change, layer, now))
@@ -229,21 +240,21 @@ def _step(observation: Observation, row: sa.Row[Any] | None, ledgers: Mapping[Pa
     if row is None:
         reads = ledgers[_part(observation)]
         seen_ns = -1 if observation.deleted else observation.observed_ns
-        absent_ns, gone = _absence(observation.update_ns, seen_ns, reads)
+        absent_ns, gone = absence(observation.update_ns, seen_ns, reads)
         if observation.deleted:
             absent_ns, gone = None, False
         change = change_of(None, observation) or Change.NONE
         return _Step(observation, None, Change.NONE if gone else change, gone, absent_ns, seen_ns)
 
-    reads = ledgers[_part_of_row(row)]
+    reads = ledgers[part_of_row(row)]
     removed_by_absence = row.deleted and row.absent_ns is not None
-    seen_ns, observed_ns = _effective(row, reads)
+    seen_ns, observed_ns = effective(row, reads)
     order = (row.update_ns, observed_ns, row.deleted and not removed_by_absence, row.digest)
     news = change_of(Known(order, row.resource_id, not row.deleted), observation)
     if news is None:
         if observation.deleted or observation.observed_ns <= seen_ns or order[2]:
             return None
-        absent_ns, gone = _absence(row.update_ns, observation.observed_ns, reads)
+        absent_ns, gone = absence(row.update_ns, observation.observed_ns, reads)
         revived = Change.CREATED if row.deleted and not gone else Change.NONE
         known = replace(observation, update_ns=row.update_ns, observed_ns=observed_ns, digest=row.digest)
         return _Step(known, row, revived, gone, absent_ns, observation.observed_ns, sighting=True)
@@ -252,13 +263,13 @@ def _step(observation: Observation, row: sa.Row[Any] | None, ledgers: Mapping[Pa
     if observation.deleted:
         return _Step(observation, row, news, False, None, seen_ns)
     seen_ns = max(seen_ns, observation.observed_ns)
-    absent_ns, gone = _absence(observation.update_ns, seen_ns, ledgers[_part(observation)])
+    absent_ns, gone = absence(observation.update_ns, seen_ns, ledgers[_part(observation)])
     if gone:
         news = Change.NONE if row.deleted else Change.DELETED
     return _Step(observation, row, news, gone, absent_ns, seen_ns)
 
 
-def _effective(row: sa.Row[Any], reads: tuple[int, ...]) -> tuple[int, int]:
+def effective(row: sa.Row[Any], reads: tuple[int, ...]) -> tuple[int, int]:
     """When a row was last seen, and when its content was: a row that is there, not marked absent and not written
     since, was in the newest complete read with the content that it has.
     """
@@ -273,12 +284,12 @@ def _is_confirmed_by(observation: Observation, row: sa.Row[Any]) -> bool:
         not row.deleted
         and row.absent_ns is None
         and observation.update_ns == row.update_ns
-        and _part(observation) == _part_of_row(row)
+        and _part(observation) == part_of_row(row)
         and list(observation.ancestors) == row.ancestors
     )
 
 
-def _absence(update_ns: int, seen_ns: int, reads: tuple[int, ...]) -> tuple[int | None, bool]:
+def absence(update_ns: int, seen_ns: int, reads: tuple[int, ...]) -> tuple[int | None, bool]:
     """The earliest complete read that lacks an asset, and whether it is gone."""
     later = [read for read in reads if read > max(update_ns, seen_ns)]
     gone = is_gone(update_ns=update_ns, seen_ns=seen_ns, reads=reads)
@@ -289,7 +300,7 @@ def _part(observation: Observation) -> Part:
     return (observation.scope, observation.asset_type, observation.content_type.value)
 
 
-def _part_of_row(row: sa.Row[Any]) -> Part:
+def part_of_row(row: sa.Row[Any]) -> Part:
     return (row.scope, row.asset_type, row.content_type)
 
 
@@ -297,13 +308,49 @@ def _key(step: _Step) -> tuple[str, str]:
     return (step.observation.name, step.observation.content_type.value)
 
 
-_CURRENT = [column for column in resources.c if column.name not in ("data", "redacted")]
+def _is_told_anew(observation: Observation, row: sa.Row[Any]) -> bool:
+    """Whether a snapshot tells the content that a row has in other bytes than before, e.g. with its keys in another
+    order: the next read then knows these bytes."""
+    return (
+        observation.fingerprint is not None
+        and observation.fingerprint != row.fingerprint
+        and observation.digest == row.digest
+        and _is_confirmed_by(observation, row)
+    )
+
+
+def _remember_bytes(connection: sa.Connection, observations: list[Observation]) -> None:
+    if observations:
+        update(
+            connection,
+            [
+                {"b_name": item.name, "b_content_type": item.content_type.value, "b_fingerprint": item.fingerprint}
+                for item in observations
+            ],
+        )
+
+
+def _keep_contents(connection: sa.Connection, steps: list[_Step]) -> dict[tuple[str, str], int | None]:
+    """Store the contents that are new, and say which content each step's row has."""
+    ids: dict[tuple[str, str], int | None] = {}
+    rows: list[dict[str, Any]] = []
+    last = connection.scalar(sa.select(sa.func.max(resource_contents.c.id))) or 0
+    for step in steps:
+        known = step.known_content
+        data = step.observation.data
+        if data is not None and known is None:
+            known = last + len(rows) + 1
+            rows.append({"id": known, "data": data, "redacted": list(step.observation.redacted)})
+        ids[_key(step)] = known
+    if rows:
+        connection.execute(resource_contents.insert(), rows)
+    return ids
 
 
 def _current(connection: sa.Connection, batch: list[Observation]) -> dict[tuple[str, str], sa.Row[Any]]:
     rows: dict[tuple[str, str], sa.Row[Any]] = {}
     for content_type, names in _names_by_content((item.name, item.content_type.value) for item in batch).items():
-        query = sa.select(*_CURRENT).where(resources.c.content_type == content_type, resources.c.name.in_(names))
+        query = sa.select(resources).where(resources.c.content_type == content_type, resources.c.name.in_(names))
         for row in connection.execute(query):
             rows[row.name, row.content_type] = row
     return rows
@@ -319,8 +366,10 @@ def _names_by_content(keys: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 def _data(connection: sa.Connection, steps: list[_Step]) -> dict[tuple[str, str], Any]:
     found: dict[tuple[str, str], Any] = {}
     for content_type, names in _names_by_content(_key(step) for step in steps).items():
-        query = sa.select(resources.c.name, resources.c.data).where(
-            resources.c.content_type == content_type, resources.c.name.in_(names)
+        query = (
+            sa.select(resources.c.name, resource_contents.c.data)
+            .join(resource_contents, resource_contents.c.id == resources.c.content_id)
+            .where(resources.c.content_type == content_type, resources.c.name.in_(names))
         )
         for name, data in connection.execute(query):
             found[name, content_type] = data
@@ -329,12 +378,17 @@ def _data(connection: sa.Connection, steps: list[_Step]) -> dict[tuple[str, str]
 
 def _keep_old_versions(connection: sa.Connection, steps: list[_Step]) -> None:
     """Copy the rows that are about to be superseded."""
-    columns = [column.name for column in resource_versions.c]
-    for content_type, names in _names_by_content(_key(step) for step in steps).items():
-        old = sa.select(*[resources.c[name] for name in columns]).where(
-            resources.c.content_type == content_type, resources.c.name.in_(names)
+    keep_versions(connection, [(step.row, step.valid_from_ns) for step in steps if step.row is not None])
+
+
+def keep_versions(connection: sa.Connection, ended: Sequence[tuple[sa.Row[Any], int]]) -> None:
+    """Put rows into the history, each with the instant (nanoseconds) at which something else took its place."""
+    if ended:
+        columns = [column.name for column in resource_versions.c if column.name != "valid_to_ns"]
+        connection.execute(
+            resource_versions.insert(),
+            [{name: row._mapping[name] for name in columns} | {"valid_to_ns": until_ns} for row, until_ns in ended],
         )
-        connection.execute(resource_versions.insert().from_select(columns, old))
 
 
 def _ledgers(connection: sa.Connection, parts: Iterable[Part]) -> dict[Part, tuple[int, ...]]:
@@ -412,7 +466,6 @@ def _project(observation: Observation, ids: Mapping[str, str]) -> str | None:
 
 def _values(step: _Step, projects: Mapping[str, str], now: datetime) -> dict[str, Any]:
     observation, row = step.observation, step.row
-    data = observation.data or {}
     deleted = observation.deleted or step.gone
     resource_id = observation.resource_id
     if resource_id is None and row is not None:
@@ -423,8 +476,8 @@ def _values(step: _Step, projects: Mapping[str, str], now: datetime) -> dict[str
         "asset_type": observation.asset_type,
         "scope": observation.scope if row is None or observation.scope != "unscoped" else row.scope,
         "project": _project(observation, projects) or (row.project if row is not None else None),
-        "location": _location(observation) or (row.location if row is not None else None),
-        "display_name": _display_name(observation.name, data) if data or row is None else row.display_name,
+        "location": observation.location or (row.location if row is not None else None),
+        "display_name": observation.display_name if observation.data or row is None else row.display_name,
         "deleted": deleted,
         "resource_id": resource_id,
         "update_ns": observation.update_ns,
@@ -435,8 +488,8 @@ def _values(step: _Step, projects: Mapping[str, str], now: datetime) -> dict[str
         "source": observation.source.value,
         "version": 1 if row is None else row.version + 1,
         "ancestors": list(observation.ancestors),
-        "data": None if observation.data is None else dict(observation.data),
-        "redacted": list(observation.redacted),
+        "valid_from_ns": step.valid_from_ns,
+        "fingerprint": _fingerprint(step),
         "controls_decided": 0,
         "controls_failed": 0,
         "controls_unknown": 0,
@@ -444,7 +497,17 @@ def _values(step: _Step, projects: Mapping[str, str], now: datetime) -> dict[str
     }
 
 
-def _touch(step: _Step, projects: Mapping[str, str]) -> dict[str, Any]:
+def _fingerprint(step: _Step) -> bytes | None:
+    """Of the bytes in which the inventory told what the row is after a step; those of before, if it told nothing new of
+    it."""
+    observation, row = step.observation, step.row
+    if row is not None and (step.sighting or (observation.fingerprint is None and row.digest == observation.digest)):
+        known: bytes | None = row.fingerprint
+        return known
+    return observation.fingerprint
+
+
+def _touch(step: _Step, projects: Mapping[str, str], written: int) -> dict[str, Any]:
     """The columns that move on while the content stays. An old version that was seen again tells no new place."""
     observation, row = step.observation, step.row
     place: dict[str, Any] = {}
@@ -464,6 +527,8 @@ def _touch(step: _Step, projects: Mapping[str, str]) -> dict[str, Any]:
         "b_seen_ns": step.seen_ns,
         "b_absent_ns": step.absent_ns,
         "b_digest": observation.digest,
+        "b_fingerprint": _fingerprint(step),
+        "b_written": written,
     }
 
 
@@ -474,7 +539,7 @@ def _by_columns(rows: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
     return groups.values()
 
 
-def _update(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
+def update(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
     columns = [key.removeprefix("b_") for key in rows[0] if key not in ("b_name", "b_content_type")]
     connection.execute(
         resources.update()
@@ -482,24 +547,6 @@ def _update(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
         .values({column: sa.bindparam(f"b_{column}") for column in columns}),
         rows,
     )
-
-
-def _location(observation: Observation) -> str | None:
-    if observation.location:
-        return observation.location
-    for field in _LOCATION_FIELDS:
-        value = (observation.data or {}).get(field)
-        if isinstance(value, str) and value:
-            return value.rsplit("/", 1)[-1]
-    return None
-
-
-def _display_name(name: str, data: Mapping[str, Any]) -> str:
-    for field in ("displayName", "name"):
-        value = data.get(field)
-        if isinstance(value, str) and value:
-            return value.rsplit("/", 1)[-1]
-    return name.rsplit("/", 1)[-1]
 
 
 def tally(outcomes: list[Outcome]) -> dict[str, int]:
@@ -522,7 +569,7 @@ def _judged(observation: Observation, values: Mapping[str, Any], verdicts: tuple
     )
 
 
-def _resource(values: Mapping[Any, Any]) -> dict[str, Any]:
+def resource_of(values: Mapping[Any, Any]) -> dict[str, Any]:
     fields = ("name", "content_type", "asset_type", "scope", "project", "location", "display_name")
     return {field: values[field] for field in fields}
 
@@ -545,7 +592,7 @@ def _event(step: _Step, values: Mapping[str, Any], layer: LayerId, old: Any) -> 
         event_type=_EVENT_TYPES[step.change],
         layer=layer,
         timestamp=from_ns(observation.update_ns),
-        resource=_resource(values),
+        resource=resource_of(values),
         data=data,
         synthetic=observation.source is Source.SNAPSHOT,
     )
@@ -572,176 +619,14 @@ def finding_event(change: FindingChange, layer: LayerId, now: datetime) -> NewEv
     )
 
 
-def complete_read(
-    connection: sa.Connection,
-    part: Part,
-    *,
-    read_ns: int,
-    names: set[str],
-    layer: LayerId,
-    now: datetime,
-    breaker: Breaker,
-) -> ReadResult:
-    """Say that a part was read completely: what it lacks is marked absent, and gone after the second time in a row.
-
-    Args:
-        connection: a transaction of ``store.write(exclusive=LOCK)``, after all of the read's observations were applied.
-        part: scope, asset type, content type.
-        read_ns: the snapshot's read time.
-        names: the full resource name of every asset in it.
-        breaker: if it opens, the read does not count for absence, nothing is deleted, and an alert asks a person.
-    """
-    scope, asset_type, content_type = part
-    here = sa.and_(
-        resources.c.scope == scope,
-        resources.c.content_type == content_type,
-        resources.c.asset_type == asset_type,
-        resources.c.deleted.is_(False),
-    )
-    reads = ledger(connection, part)
-    query = sa.select(*_CURRENT).where(here).execution_options(yield_per=5000)
-    known = 0
-    marks: list[dict[str, Any]] = []
-    lost: list[sa.Row[Any]] = []
-    later = newest_reads(reads, read_ns)
-    for row in connection.execute(query):
-        known += 1
-        if row.name in names:
-            continue
-        seen_ns, observed_ns = _effective(row, reads)
-        absent_ns, gone = _absence(row.update_ns, seen_ns, later)
-        if gone:
-            lost.append(row)
-        elif absent_ns is not None:
-            marks.append(_mark(row, absent_ns, seen_ns, observed_ns))
-    withheld = breaker.opens(known=known, lost=len(lost))
-    connection.execute(
-        snapshots.insert().values(
-            scope=scope,
-            asset_type=asset_type,
-            content_type=content_type,
-            read_ns=read_ns,
-            complete=not withheld,
-            assets=len(names),
-            finished_at=now,
-        )
-    )
-    _prune_ledger(connection, part)
-    if withheld:
-        _open_breaker(connection, part, known=known, lost=len(lost), now=now)
-        return ReadResult(deleted=0, missing=len(marks), withheld=True, lost=len(lost), known=known)
-    _close_breaker(connection, part, now=now)
-    if marks:
-        _update(connection, marks)
-    _delete_absent(connection, lost, read_ns=read_ns, layer=layer, now=now)
-    return ReadResult(deleted=len(lost), missing=len(marks), withheld=False, lost=len(lost), known=known)
+def written(connection: sa.Connection) -> int:
+    """The number of the last write of ``resources``: every row that is written later has a greater one."""
+    return event_log.take(connection, _COUNTER, 0)
 
 
-def _mark(row: sa.Row[Any], absent_ns: int, seen_ns: int, observed_ns: int) -> dict[str, Any]:
-    return {
-        "b_name": row.name,
-        "b_content_type": row.content_type,
-        "b_absent_ns": absent_ns,
-        "b_seen_ns": seen_ns,
-        "b_observed_ns": observed_ns,
-    }
-
-
-def _prune_ledger(connection: sa.Connection, part: Part) -> None:
-    scope, asset_type, content_type = part
-    here = sa.and_(
-        snapshots.c.scope == scope, snapshots.c.content_type == content_type, snapshots.c.asset_type == asset_type
-    )
-    newest = sa.select(snapshots.c.id).where(here).order_by(snapshots.c.id.desc()).limit(_LEDGER_ROWS)
-    kept = sa.select(snapshots.c.id).where(here, snapshots.c.complete.is_(True)).order_by(snapshots.c.read_ns.desc())
-    connection.execute(
-        snapshots.delete().where(here, snapshots.c.id.not_in(newest), snapshots.c.id.not_in(kept.limit(2)))
-    )
-
-
-def _delete_absent(
-    connection: sa.Connection, rows: list[sa.Row[Any]], *, read_ns: int, layer: LayerId, now: datetime
-) -> None:
-    for start in range(0, len(rows), _CHUNK):
-        chunk = rows[start : start + _CHUNK]
-        columns = [column.name for column in resource_versions.c]
-        names = [row.name for row in chunk]
-        old = sa.select(*[resources.c[name] for name in columns]).where(
-            resources.c.content_type == chunk[0].content_type, resources.c.name.in_(names)
-        )
-        connection.execute(resource_versions.insert().from_select(columns, old))
-        _update(
-            connection,
-            [
-                {
-                    "b_name": row.name,
-                    "b_content_type": row.content_type,
-                    "b_deleted": True,
-                    "b_absent_ns": read_ns if row.absent_ns is None else row.absent_ns,
-                    "b_version": row.version + 1,
-                    "b_source": Source.SNAPSHOT.value,
-                    "b_controls_decided": 0,
-                    "b_controls_failed": 0,
-                    "b_controls_unknown": 0,
-                    "b_changed_at": now,
-                }
-                for row in chunk
-            ],
-        )
-        gone = [Judged(row.name, row.content_type, row.asset_type, row.project, None) for row in chunk]
-        events = [
-            NewEvent(
-                event_type=EventType.RESOURCE_DELETED,
-                layer=layer,
-                timestamp=from_ns(read_ns),
-                resource=_resource(row._mapping),
-                data={
-                    "change": Change.DELETED.value,
-                    "version": row.version + 1,
-                    "source": Source.SNAPSHOT.value,
-                    "observed_at": format_ns(read_ns),
-                },
-                synthetic=True,
-            )
-            for row in chunk
-        ]
-        events += [finding_event(change, layer, now) for change in findings.record(connection, gone, now=now)]
-        event_log.append(connection, events, recorded_at=now)
-
-
-def _breaker_key(part: Part) -> sa.ColumnElement[bool]:
-    scope, asset_type, content_type = part
-    return sa.and_(
-        breakers.c.scope == scope, breakers.c.asset_type == asset_type, breakers.c.content_type == content_type
-    )
-
-
-def _open_breaker(connection: sa.Connection, part: Part, *, known: int, lost: int, now: datetime) -> None:
-    scope, asset_type, content_type = part
-    renewed = connection.execute(breakers.update().where(_breaker_key(part)).values(known=known, lost=lost))
-    if not renewed.rowcount:
-        connection.execute(
-            breakers.insert().values(
-                scope=scope, asset_type=asset_type, content_type=content_type, known=known, lost=lost, opened_at=now
-            )
-        )
-    alerts.raise_alert(
-        connection,
-        _BREAKER_ALERT,
-        "/".join(part),
-        severity="critical",
-        message=(
-            f"{lost} of {known} {asset_type} ({content_type}) in {scope} vanished at once; nothing was deleted; "
-            "check whether the reader lost access or the deletion was meant"
-        ),
-        now=now,
-    )
-
-
-def _close_breaker(connection: sa.Connection, part: Part, *, now: datetime) -> None:
-    closed = connection.execute(breakers.delete().where(_breaker_key(part)))
-    if closed.rowcount:
-        alerts.resolve_alert(connection, _BREAKER_ALERT, "/".join(part), now=now)
+def next_write(connection: sa.Connection) -> int:
+    """Number a write, inside a transaction that holds `LOCK`."""
+    return event_log.take(connection, _COUNTER, 1)
 
 
 def count_existing(connection: sa.Connection) -> dict[str, int]:

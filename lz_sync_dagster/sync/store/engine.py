@@ -17,11 +17,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.state.observation import JsonData
 
 _BUSY_TIMEOUT_MS = 60_000
 
 
 def _dumps(value: Any) -> str:
+    if isinstance(value, JsonData):
+        return value.text
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
 
 

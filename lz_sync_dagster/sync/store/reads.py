@@ -1,13 +1,152 @@
-"""The ledger of reads: which parts were read to their last page, completely or not."""
+"""Reads of a part (scope × asset type × content): what one begins with, and what a complete one proves.
+
+A read compares fingerprints of bytes with those of the rows, so an unchanged asset is neither decoded nor looked up.
+What a complete read lacks is found by one pass over the part's rows, outside of any write transaction; the writes that
+follow are short, and each looks again at the rows that it changes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from lz_sync_dagster.sync.state.reducer import Part
-from lz_sync_dagster.sync.store.schema import snapshots
+from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.models import CoverageStatus, EventType
+from lz_sync_dagster.sync.state.observation import Source
+from lz_sync_dagster.sync.state.reducer import Breaker, Change, Part, is_gone, newest_reads
+from lz_sync_dagster.sync.store import assets, breakers, coverage, event_log, findings
+from lz_sync_dagster.sync.store.coverage import CoverageMark
+from lz_sync_dagster.sync.store.engine import Store
+from lz_sync_dagster.sync.store.event_log import NewEvent
+from lz_sync_dagster.sync.store.findings import Judged
+from lz_sync_dagster.sync.store.schema import resource_versions, resources, snapshots
+from lz_sync_dagster.sync.timing import Clock, format_ns, from_ns
+
+Item = TypeVar("Item")
+
+_CHUNK = 500
+#: How many complete and incomplete reads the ledger keeps per part.
+_LEDGER_ROWS = 20
+
+
+@dataclass(slots=True)
+class Base:
+    """What the store knew of a part when a read of it began.
+
+    Attributes:
+        seen: the fingerprint of each row that is there and that no read lacked since → whether this read saw it.
+        rows: how many assets were there.
+        written: the store's last write of resources; what is written later came beside the read.
+        baseline: no read of the part ever reached its last page.
+    """
+
+    part: Part
+    seen: dict[bytes, bool]
+    rows: int
+    written: int
+    baseline: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """What a complete read of one part changed. ``withheld``: the breaker is open and nothing was deleted."""
+
+    deleted: int
+    missing: int
+    withheld: bool
+    lost: int
+    known: int
+
+
+def base_of(connection: sa.Connection, part: Part) -> Base:
+    """What a read of a part begins with. Memory: some 200 bytes per asset of the part."""
+    known = connection.execute(
+        sa.select(resources.c.fingerprint).where(
+            _here(part), resources.c.absent_ns.is_(None), resources.c.fingerprint.is_not(None)
+        )
+    )
+    seen: dict[bytes, bool] = {}
+    for rows in known.partitions(10_000):
+        seen.update((bytes(row[0]), False) for row in rows)
+    count = connection.scalar(sa.select(sa.func.count()).select_from(resources).where(_here(part)))
+    return Base(part, seen, int(count or 0), assets.written(connection), not was_read(connection, part))
+
+
+def finish_read(
+    store: Store,
+    base: Base,
+    *,
+    read_ns: int,
+    names: set[str],
+    total: int,
+    layer: LayerId,
+    clock: Clock,
+    breaker: Breaker,
+) -> ReadResult:
+    """Say that a part was read completely: what it lacks is marked absent, and gone after the second time in a row.
+
+    To be called after all of the read's observations were applied. Cut short, it leaves a state from which the next
+    complete read of the part comes to the same end.
+
+    Args:
+        base: what the read began with; its ``seen`` says which fingerprints the read saw.
+        read_ns: the snapshot's read time.
+        names: the full resource names of the assets that were decoded, since their bytes were not known.
+        total: how many assets the read holds.
+        breaker: if it opens, the read does not count for absence, nothing is deleted, and an alert asks a person.
+    """
+    part = base.part
+    with store.read() as connection:
+        reads = assets.ledger(connection, part)
+        looked_at = assets.written(connection)
+        known, lacking = _lacking(connection, base, names)
+    later = newest_reads(reads, read_ns)
+    marks: list[_Mark] = []
+    lost: list[str] = []
+    for row in lacking:
+        seen_ns, observed_ns = assets.effective(row, reads)
+        absent_ns, gone = assets.absence(row.update_ns, seen_ns, later)
+        if gone:
+            lost.append(row.name)
+        elif absent_ns is not None:
+            marks.append(_Mark(row.name, absent_ns, seen_ns, observed_ns))
+    if breaker.opens(known=known, lost=len(lost)):
+        with store.write(exclusive=assets.LOCK) as connection:
+            _record(connection, part, read_ns=read_ns, complete=False, total=total, now=clock())
+            breakers.open_breaker(connection, part, known=known, names=lost, read_ns=read_ns, now=clock())
+        return ReadResult(deleted=0, missing=len(marks), withheld=True, lost=len(lost), known=known)
+    for chunk in _chunks(marks):
+        with store.write(exclusive=assets.LOCK) as connection:
+            _mark_absent(connection, part, chunk, written=looked_at)
+    with store.write(exclusive=assets.LOCK) as connection:
+        breakers.close_breaker(connection, part, now=clock())
+        _prove(connection, part, read_ns=read_ns, total=total, now=clock())
+    deleted = _delete_absent(store, part, lost, read_ns=read_ns, layer=layer, clock=clock)
+    return ReadResult(deleted=deleted, missing=len(marks), withheld=False, lost=len(lost), known=known)
+
+
+def confirm_losses(store: Store, part: Part, *, actor: str, clock: Clock) -> int:
+    """Let the read that an open breaker withheld count after all: a person says that the deletions were meant.
+
+    Returns:
+        How many assets were deleted: those that are still missing.
+
+    Raises:
+        SyncError: no breaker is open for the part.
+    """
+    with store.write(exclusive=assets.LOCK) as connection:
+        now = clock()
+        breaker, names = breakers.confirm(connection, part, actor=actor, now=now)
+        read_ns = breaker.read_ns
+        withheld = snapshots.delete().where(_is(part), snapshots.c.read_ns == read_ns).returning(snapshots.c.assets)
+        totals = list(connection.scalars(withheld))
+        total = totals[0] if totals else breaker.known - breaker.lost
+        _prove(connection, part, read_ns=read_ns, total=total, now=now)
+    return _delete_absent(store, part, names, read_ns=read_ns, layer=LayerId.API, clock=clock)
 
 
 def was_read(connection: sa.Connection, part: Part) -> bool:
@@ -20,18 +159,27 @@ def record_incomplete(connection: sa.Connection, part: Part, *, read_ns: int, as
 
     It takes the place of the incomplete read before it.
     """
-    scope, asset_type, content_type = part
     connection.execute(snapshots.delete().where(_is(part), snapshots.c.complete.is_(False)))
-    connection.execute(
-        snapshots.insert().values(
-            scope=scope,
-            asset_type=asset_type,
-            content_type=content_type,
-            read_ns=read_ns,
-            complete=False,
-            assets=assets,
-            finished_at=now,
-        )
+    _record(connection, part, read_ns=read_ns, complete=False, total=assets, now=now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """An asset that the newest complete read lacks."""
+
+    name: str
+    absent_ns: int
+    seen_ns: int
+    observed_ns: int
+
+
+def _here(part: Part) -> sa.ColumnElement[bool]:
+    scope, asset_type, content_type = part
+    return sa.and_(
+        resources.c.scope == scope,
+        resources.c.content_type == content_type,
+        resources.c.asset_type == asset_type,
+        resources.c.deleted.is_(False),
     )
 
 
@@ -40,3 +188,168 @@ def _is(part: Part) -> sa.ColumnElement[bool]:
     return sa.and_(
         snapshots.c.scope == scope, snapshots.c.asset_type == asset_type, snapshots.c.content_type == content_type
     )
+
+
+def _lacking(connection: sa.Connection, base: Base, names: set[str]) -> tuple[int, list[sa.Row[Any]]]:
+    """How many assets of the part are there now, and the rows of those that a read did not show."""
+    if len(base.seen) == base.rows and all(base.seen.values()) and not _wrote_beside(connection, base):
+        return base.rows, []
+    columns = (resources.c.name, resources.c.fingerprint, resources.c.absent_ns, resources.c.written)
+    query = sa.select(*columns).where(_here(base.part)).execution_options(yield_per=5000)
+    seen, known = base.seen, 0
+    unseen: list[str] = []
+    beside: list[str] = []
+    for name, fingerprint, absent_ns, written in connection.execute(query):
+        known += 1
+        if absent_ns is None and fingerprint is not None and seen.get(bytes(fingerprint)):
+            continue
+        if name not in names:
+            (beside if written > base.written else unseen).append(name)
+    unseen += _not_seen_before(connection, base, beside)
+    return known, list(_rows(connection, base.part, unseen))
+
+
+def _wrote_beside(connection: sa.Connection, base: Base) -> bool:
+    later = sa.select(resources.c.name).where(resources.c.written > base.written, _here(base.part)).limit(1)
+    return connection.execute(later).first() is not None
+
+
+def _not_seen_before(connection: sa.Connection, base: Base, names: list[str]) -> Iterator[str]:
+    """Names that changed beside the read, and that it did not show in the version of before either."""
+    content_type = base.part[2]
+    for chunk in _chunks(names):
+        before: dict[str, bytes] = {}
+        query = (
+            sa.select(resource_versions.c.name, resource_versions.c.fingerprint)
+            .where(
+                resource_versions.c.content_type == content_type,
+                resource_versions.c.name.in_(chunk),
+                resource_versions.c.fingerprint.is_not(None),
+            )
+            .order_by(resource_versions.c.version)
+        )
+        for name, fingerprint in connection.execute(query):
+            before[name] = bytes(fingerprint)
+        for name in chunk:
+            if not base.seen.get(before.get(name, b"")):
+                yield name
+
+
+def _rows(connection: sa.Connection, part: Part, names: Sequence[str]) -> Iterator[sa.Row[Any]]:
+    for chunk in _chunks(names):
+        yield from connection.execute(sa.select(resources).where(_here(part), resources.c.name.in_(chunk)))
+
+
+def _mark_absent(connection: sa.Connection, part: Part, marks: Sequence[_Mark], *, written: int) -> None:
+    """Mark rows, but for those that were written since they were looked at."""
+    rows = {row.name: row for row in _rows(connection, part, [mark.name for mark in marks])}
+    changes = [
+        {
+            "b_name": mark.name,
+            "b_content_type": part[2],
+            "b_absent_ns": mark.absent_ns,
+            "b_seen_ns": mark.seen_ns,
+            "b_observed_ns": mark.observed_ns,
+        }
+        for mark in marks
+        if mark.name in rows and rows[mark.name].written <= written and rows[mark.name].absent_ns != mark.absent_ns
+    ]
+    if changes:
+        assets.update(connection, changes)
+
+
+def _record(connection: sa.Connection, part: Part, *, read_ns: int, complete: bool, total: int, now: datetime) -> None:
+    scope, asset_type, content_type = part
+    connection.execute(
+        snapshots.insert().values(
+            scope=scope,
+            asset_type=asset_type,
+            content_type=content_type,
+            read_ns=read_ns,
+            complete=complete,
+            assets=total,
+            finished_at=now,
+        )
+    )
+    here = _is(part)
+    newest = sa.select(snapshots.c.id).where(here).order_by(snapshots.c.id.desc()).limit(_LEDGER_ROWS)
+    kept = sa.select(snapshots.c.id).where(here, snapshots.c.complete.is_(True)).order_by(snapshots.c.read_ns.desc())
+    connection.execute(
+        snapshots.delete().where(here, snapshots.c.id.not_in(newest), snapshots.c.id.not_in(kept.limit(2)))
+    )
+
+
+def _prove(connection: sa.Connection, part: Part, *, read_ns: int, total: int, now: datetime) -> None:
+    _record(connection, part, read_ns=read_ns, complete=True, total=total, now=now)
+    proven = CoverageMark(*part, CoverageStatus.COMPLETE, complete_read_ns=read_ns, assets=total)
+    coverage.mark(connection, [proven], now=now)
+
+
+def _delete_absent(
+    store: Store, part: Part, names: Sequence[str], *, read_ns: int, layer: LayerId, clock: Clock
+) -> int:
+    """Delete those of the assets that are gone by the ledger, a chunk per transaction. Returns how many were."""
+    deleted = 0
+    for chunk in _chunks(names):
+        with store.write(exclusive=assets.LOCK) as connection:
+            reads = assets.ledger(connection, part)
+            rows = [row for row in _rows(connection, part, chunk) if _is_gone(row, reads)]
+            if rows:
+                _delete(connection, rows, read_ns=read_ns, layer=layer, now=clock())
+            deleted += len(rows)
+    return deleted
+
+
+def _is_gone(row: sa.Row[Any], reads: tuple[int, ...]) -> bool:
+    return row.absent_ns is not None and is_gone(update_ns=row.update_ns, seen_ns=row.seen_ns, reads=reads)
+
+
+def _delete(
+    connection: sa.Connection, rows: Sequence[sa.Row[Any]], *, read_ns: int, layer: LayerId, now: datetime
+) -> None:
+    since = {row.name: max(row.valid_from_ns, row.absent_ns) for row in rows}
+    assets.keep_versions(connection, [(row, since[row.name]) for row in rows])
+    written = assets.next_write(connection)
+    assets.update(
+        connection,
+        [
+            {
+                "b_name": row.name,
+                "b_content_type": row.content_type,
+                "b_deleted": True,
+                "b_valid_from_ns": since[row.name],
+                "b_version": row.version + 1,
+                "b_source": Source.SNAPSHOT.value,
+                "b_controls_decided": 0,
+                "b_controls_failed": 0,
+                "b_controls_unknown": 0,
+                "b_written": written,
+                "b_changed_at": now,
+            }
+            for row in rows
+        ],
+    )
+    gone = [Judged(row.name, row.content_type, row.asset_type, row.project, None) for row in rows]
+    events = [
+        NewEvent(
+            event_type=EventType.RESOURCE_DELETED,
+            layer=layer,
+            timestamp=from_ns(read_ns),
+            resource=assets.resource_of(row._mapping),
+            data={
+                "change": Change.DELETED.value,
+                "version": row.version + 1,
+                "source": Source.SNAPSHOT.value,
+                "observed_at": format_ns(read_ns),
+            },
+            synthetic=True,
+        )
+        for row in rows
+    ]
+    events += [assets.finding_event(change, layer, now) for change in findings.record(connection, gone, now=now)]
+    event_log.append(connection, events, recorded_at=now)
+
+
+def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), _CHUNK):
+        yield items[start : start + _CHUNK]

@@ -424,6 +424,7 @@ resource_versions = sa.Table(
     sa.Column("valid_from_ns", sa.BigInteger, nullable=False, index=True),
     sa.Column("valid_to_ns", sa.BigInteger, nullable=False, index=True),
     sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("fingerprint", sa.LargeBinary(16)),
     sa.Column("content_id", sa.BigInteger),
     sa.Column("source", sa.String(16), nullable=False),
     sa.Column("ancestors", Json, nullable=False),

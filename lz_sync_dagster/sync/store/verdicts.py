@@ -13,7 +13,7 @@ from lz_sync_dagster.sync.compliance.verdict import Evaluator
 from lz_sync_dagster.sync.store import assets, event_log, findings
 from lz_sync_dagster.sync.store.engine import Store
 from lz_sync_dagster.sync.store.findings import Judged
-from lz_sync_dagster.sync.store.schema import policy_sets, resources
+from lz_sync_dagster.sync.store.schema import policy_sets, resource_contents, resources
 
 _CHUNK = 500
 
@@ -48,9 +48,10 @@ def refresh(store: Store, fingerprint: str, evaluate: Evaluator, *, layer: Layer
 
 
 def _after(connection: sa.Connection, last: tuple[str, str]) -> Sequence[sa.Row[Any]]:
-    columns = [resources.c[name] for name in ("name", "content_type", "asset_type", "project", "data")]
+    columns = [resources.c[name] for name in ("name", "content_type", "asset_type", "project")]
     query = (
-        sa.select(*columns)
+        sa.select(*columns, resource_contents.c.data)
+        .outerjoin(resource_contents, resource_contents.c.id == resources.c.content_id)
         .where(
             sa.tuple_(resources.c.name, resources.c.content_type) > sa.tuple_(*map(sa.literal, last)),
             resources.c.deleted.is_(False),

@@ -13,8 +13,8 @@ from lz_sync_dagster.sync.compliance.verdict import Outcome, Verdict
 from lz_sync_dagster.sync.models import EventType
 from lz_sync_dagster.sync.state.observation import Observation, Source, digest_of, observe
 from lz_sync_dagster.sync.state.reducer import Breaker, Knowledge
-from lz_sync_dagster.sync.store import Store, alerts, assets, event_log, findings
-from lz_sync_dagster.sync.store.schema import resource_versions, resources
+from lz_sync_dagster.sync.store import Store, alerts, assets, event_log, findings, reads
+from lz_sync_dagster.sync.store.schema import resource_contents, resource_versions, resources
 from lz_sync_dagster.sync.timing import format_ns
 from tests.conftest import NOW, SOAK
 
@@ -47,18 +47,20 @@ def take(store: Store, *items: Observation, announce=True) -> assets.Applied:
         return assets.apply(connection, items, layer=LayerId.PUBSUB, now=NOW, evaluate=judge, announce=announce)
 
 
-def read(store: Store, read_ns: int, *items: Observation, breaker=BREAKER, part=PART) -> assets.ReadResult:
+def read(store: Store, read_ns: int, *items: Observation, breaker=BREAKER, part=PART) -> reads.ReadResult:
+    with store.read() as connection:
+        base = reads.base_of(connection, part)
     take(store, *items)
-    with store.write(exclusive=assets.LOCK) as connection:
-        return assets.complete_read(
-            connection,
-            part,
-            read_ns=read_ns,
-            names={item.name for item in items},
-            layer=LayerId.API,
-            now=NOW,
-            breaker=breaker,
-        )
+    return reads.finish_read(
+        store,
+        base,
+        read_ns=read_ns,
+        names={item.name for item in items},
+        total=len(items),
+        layer=LayerId.API,
+        clock=lambda: NOW,
+        breaker=breaker,
+    )
 
 
 def existing(store: Store) -> dict[tuple[str, str], str]:
@@ -223,7 +225,9 @@ def test_random_histories_end_as_the_truth_core_says(sqlite_store: Store, seed: 
 def agree(store: Store, known: Knowledge) -> None:
     """The tables hold what the truth core says, content and place included."""
     with store.read() as connection:
-        rows = connection.execute(sa.select(resources).where(resources.c.deleted.is_(False))).all()
+        contents = resources.join(resource_contents, resource_contents.c.id == resources.c.content_id)
+        query = sa.select(resources, resource_contents.c.data).select_from(contents)
+        rows = connection.execute(query.where(resources.c.deleted.is_(False))).all()
     assert {(row.name, row.digest, row.scope) for row in rows} == {
         (item.name, item.digest, item.scope) for item in known.existing().values()
     }

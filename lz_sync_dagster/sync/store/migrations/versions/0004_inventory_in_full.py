@@ -71,6 +71,7 @@ def _add_columns() -> None:
         batch_op.add_column(sa.Column("display_name", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("valid_from_ns", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("valid_to_ns", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("fingerprint", sa.LargeBinary(length=16), nullable=True))
         batch_op.add_column(sa.Column("content_id", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("ancestors", _JSON, nullable=True))
     with op.batch_alter_table("resources", schema=None) as batch_op:

@@ -1,0 +1,118 @@
+"""Decodes beside the process that reads and writes: a first load is mostly decoding, and Python does one thing at a
+time.
+
+A pool costs a second to start, so few assets are decoded in place. Whatever happens to the pool, they are decoded.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+
+import structlog
+
+from lz_sync_dagster.sync.compliance.verdict import Evaluator
+from lz_sync_dagster.sync.inventory.decoder import Decoded, Decoder
+from lz_sync_dagster.sync.state.reducer import Part
+
+#: Assets that are decoded in place before a pool is worth its start.
+WORTH_A_POOL = 5_000
+
+log = structlog.get_logger(__name__)
+
+#: (part, read time, [(fingerprint, bytes)]): what `Decoder.decode` takes.
+Batch = tuple[Part, int, Sequence[tuple[bytes, bytes]]]
+#: Gives what was decoded, when it is there.
+Pending = Callable[[], Decoded]
+
+
+class DecodePool:
+    """Decodes batches, in place or in other processes. A context manager.
+
+    Args:
+        evaluate: judges what is decoded in place.
+        processes: how many to use at most; 0 decodes everything in place.
+        worth_a_pool: how many assets are decoded in place first.
+    """
+
+    def __init__(self, evaluate: Evaluator, *, processes: int | None = None, worth_a_pool: int = WORTH_A_POOL) -> None:
+        self._decoder = Decoder(evaluate)
+        self._processes = max((os.cpu_count() or 1) - 1, 0) if processes is None else processes
+        self._left_in_place = worth_a_pool
+        self._pool: ProcessPoolExecutor | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many batches may be under way before the first one has to be waited for."""
+        return 1 if self._pool is None else self._processes + 2
+
+    def decode(self, batch: Batch) -> Pending:
+        """Decode a batch now or later: what is returned waits for it."""
+        if self._pool is None and self._processes and self._left_in_place <= 0:
+            self._start()
+        if self._pool is None:
+            self._left_in_place -= len(batch[2])
+            decoded = self._decoder.decode(*batch)
+            return lambda: decoded
+        try:
+            future = self._pool.submit(_decode, batch)
+        except (BrokenProcessPool, RuntimeError) as error:
+            return self._in_place(batch, error)
+        return lambda: self._result(future, batch)
+
+    def _start(self) -> None:
+        try:
+            self._pool = ProcessPoolExecutor(
+                self._processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
+            )
+        except (OSError, AssertionError, ValueError) as error:
+            log.warning("decodes_in_place", error=repr(error))
+            self._processes = 0
+
+    def _result(self, future: Future[Decoded], batch: Batch) -> Decoded:
+        try:
+            return future.result()
+        except (BrokenProcessPool, OSError, AssertionError) as error:
+            return self._in_place(batch, error)()
+
+    def _in_place(self, batch: Batch, error: Exception) -> Pending:
+        log.warning("decodes_in_place", error=repr(error))
+        self._close()
+        self._processes = 0
+        decoded = self._decoder.decode(*batch)
+        return lambda: decoded
+
+    def _close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def __enter__(self) -> DecodePool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+
+_decoder: Decoder | None = None
+
+
+def _begin() -> None:
+    """Make ready to decode: in a process of its own, which ends with the one that started it."""
+    from lz_sync_dagster.sync.compliance.controls import load_controls
+
+    global _decoder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _decoder = Decoder(load_controls().evaluate)
+
+
+def _decode(batch: Batch) -> Decoded:
+    assert _decoder is not None
+    return _decoder.decode(*batch)

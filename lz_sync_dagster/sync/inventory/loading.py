@@ -1,0 +1,237 @@
+"""Takes one part of the inventory into the store: a full read, page by page.
+
+An asset whose bytes are known costs a hash and a look into a table. All others are decoded, judged and applied while
+the next page is on its way. What a page cannot give becomes a dead letter, and the read proves no absence then.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.compliance.verdict import Evaluator, Verdict
+from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.inventory import wire
+from lz_sync_dagster.sync.inventory.decode_pool import DecodePool, Pending
+from lz_sync_dagster.sync.inventory.decoder import Decoded, group_relations, observe_relations
+from lz_sync_dagster.sync.inventory.letters import dead_letter, refusal
+from lz_sync_dagster.sync.inventory.reader import AssetReader, Page
+from lz_sync_dagster.sync.state.observation import ContentType, Observation
+from lz_sync_dagster.sync.state.reducer import Breaker, Part
+from lz_sync_dagster.sync.store import Store, assets, dead_letters, reads
+from lz_sync_dagster.sync.store.assets import Applied
+from lz_sync_dagster.sync.store.reads import Base, ReadResult
+from lz_sync_dagster.sync.timing import Clock
+
+#: More assets of one page than this are not odd assets: then the part fails.
+_MAX_REFUSED = 20
+#: Assets that one transaction takes in: the feed waits no longer than it lasts.
+_AT_ONCE = 1_000
+
+
+@dataclass
+class Loaded:
+    """What a read of a part came to, as far as it got.
+
+    Attributes:
+        assets: how many the read holds.
+        decoded: how many of them had to be decoded.
+        unusable: how many cannot be used; the read proves no absence then.
+        baseline: it is the first read of the part that reached its end.
+        result: what the complete read proved; ``None`` if it proves nothing.
+    """
+
+    calls: int = 0
+    assets: int = 0
+    decoded: int = 0
+    unusable: int = 0
+    baseline: bool = False
+    read_ns: int = 0
+    applied: Applied = field(default_factory=Applied)
+    result: ReadResult | None = None
+
+
+class PartLoader:
+    """Loads parts, one after the other.
+
+    Args:
+        evaluate: judges content that is decoded here.
+        breaker: when a loss is too large to believe.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        reader: AssetReader,
+        pool: DecodePool,
+        evaluate: Evaluator,
+        breaker: Breaker,
+        *,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._reader = reader
+        self._pool = pool
+        self._evaluate = evaluate
+        self._breaker = breaker
+        self._clock = clock
+
+    def load(self, part: Part, loaded: Loaded) -> None:
+        """Read a part to its end and conclude what that proves.
+
+        Args:
+            loaded: is filled in as the read goes on, so that it says how far a read got that failed.
+
+        Raises:
+            SyncError: the read did not reach its end; what it saw is in the store, and proves no absence.
+        """
+        base, names = self._begin(part), set[str]()
+        loaded.baseline = base.baseline
+        relations: dict[str, dict[str, object]] = {}
+        waiting: deque[tuple[Pending, int]] = deque()
+        for page in self._reader.read(part):
+            loaded.calls = page.calls
+            if page.read_ns != loaded.read_ns:
+                if loaded.read_ns:
+                    self._drain(part, waiting, loaded, names, down_to=0)
+                    base, names, relations = self._begin(part), set(), {}
+                loaded.read_ns, loaded.assets, loaded.decoded, loaded.unusable = page.read_ns, 0, 0, 0
+            loaded.assets += len(page.bodies)
+            if part[2] == ContentType.RELATIONSHIP:
+                group_relations(page.bodies, relations)
+                continue
+            new = _unknown(page, base)
+            loaded.decoded += len(new)
+            if new:
+                waiting.append((self._pool.decode((part, page.read_ns, new)), page.read_ns))
+            self._drain(part, waiting, loaded, names, down_to=self._pool.depth - 1)
+        self._drain(part, waiting, loaded, names, down_to=0)
+        if part[2] == ContentType.RELATIONSHIP:
+            self._take(part, observe_relations(part, loaded.read_ns, relations), loaded, names)
+            loaded.assets = loaded.decoded = len(relations)
+        self._conclude(base, loaded, names)
+
+    def _begin(self, part: Part) -> Base:
+        with self._store.read() as connection:
+            return reads.base_of(connection, part)
+
+    def _drain(
+        self, part: Part, waiting: deque[tuple[Pending, int]], loaded: Loaded, names: set[str], *, down_to: int
+    ) -> None:
+        while len(waiting) > down_to:
+            pending, _ = waiting.popleft()
+            self._take(part, pending(), loaded, names)
+
+    def _take(self, part: Part, decoded: Decoded, loaded: Loaded, names: set[str]) -> None:
+        names.update(observation.name for observation in decoded.observations)
+        letters = [dead_letter(part, item) for item in decoded.unusable]
+        for start in range(0, len(decoded.observations), _AT_ONCE):
+            batch = decoded.observations[start : start + _AT_ONCE]
+            applied, refused = self._apply(batch, decoded, announce=not loaded.baseline)
+            loaded.applied += applied
+            letters += [refusal(part, observation, error) for observation, error in refused]
+        loaded.unusable += len(letters)
+        if letters:
+            with self._store.write() as connection:
+                dead_letters.add(connection, letters, now=self._clock())
+
+    def _apply(
+        self, batch: list[Observation], decoded: Decoded, *, announce: bool
+    ) -> tuple[Applied, list[tuple[Observation, Exception]]]:
+        """Take observations into the state; those that the store refuses are found by halving."""
+
+        def judged(asset_type: str, content_type: str, name: str, data: object) -> list[Verdict]:
+            known = decoded.verdicts.get(name)
+            return self._evaluate(asset_type, content_type, name, data) if known is None else known  # type: ignore[arg-type]
+
+        applied = Applied()
+        refused: list[tuple[Observation, Exception]] = []
+        batches = [batch]
+        while batches:
+            current = batches.pop()
+            try:
+                with self._store.write(exclusive=assets.LOCK) as connection:
+                    applied += assets.apply(
+                        connection,
+                        current,
+                        layer=LayerId.API,
+                        now=self._clock(),
+                        evaluate=judged,
+                        announce=announce,
+                    )
+            except Exception as error:
+                if not _is_about_data(error) or len(refused) == _MAX_REFUSED:
+                    raise
+                if len(current) == 1:
+                    refused.append((current[0], error))
+                else:
+                    middle = len(current) // 2
+                    batches += [current[middle:], current[:middle]]
+        return applied, refused
+
+    def _conclude(self, base: Base, loaded: Loaded, names: set[str]) -> None:
+        """Draw the conclusions of a read that reached the last page of a part."""
+        if loaded.unusable:
+            with self._store.write(exclusive=assets.LOCK) as connection:
+                reads.record_incomplete(
+                    connection, base.part, read_ns=loaded.read_ns, assets=loaded.assets, now=self._clock()
+                )
+            return
+        loaded.result = reads.finish_read(
+            self._store,
+            base,
+            read_ns=loaded.read_ns,
+            names=names,
+            total=loaded.assets,
+            layer=LayerId.API,
+            clock=self._clock,
+            breaker=self._breaker,
+        )
+
+
+def incomplete(part: Part, loaded: Loaded) -> SyncError | None:
+    """Why a read that reached its last page proves nothing, or less; ``None`` if it proves everything."""
+    where = f"{part[1]} in {part[0]}"
+    if loaded.unusable:
+        return SyncError(
+            f"{loaded.unusable} assets could not be used",
+            where=where,
+            remedy="look at the dead letters; nothing of this type is deleted meanwhile",
+            reason=Reason.INVALID,
+        )
+    result = loaded.result
+    if result is not None and result.withheld:
+        return SyncError(
+            f"{result.lost} of {result.known} assets vanished at once; nothing was deleted",
+            where=where,
+            remedy=(
+                "check the reader's access; if the deletion was meant, confirm it with "
+                f"'lz-sync breaker confirm {' '.join(part)}'"
+            ),
+            reason=Reason.BREAKER_OPEN,
+        )
+    return None
+
+
+def _unknown(page: Page, base: Base) -> list[tuple[bytes, bytes]]:
+    """The assets whose bytes are not those of a row, with their fingerprints."""
+    seen, fingerprint = base.seen, wire.fingerprint
+    new: list[tuple[bytes, bytes]] = []
+    for body in page.bodies:
+        known = fingerprint(body)
+        if known in seen:
+            seen[known] = True
+        else:
+            new.append((known, body))
+    return new
+
+
+def _is_about_data(error: Exception) -> bool:
+    """Whether the store refused what it was given, rather than failed."""
+    if isinstance(error, sa.exc.DBAPIError):
+        too_large = str(getattr(error.orig, "pgcode", None)).startswith("54")
+        return too_large or isinstance(error, sa.exc.DataError | sa.exc.ProgrammingError)
+    return isinstance(error, sa.exc.StatementError | ValueError | TypeError | OverflowError | RecursionError)
