@@ -20,6 +20,7 @@ from bench.harness import Measured, Options
 from demo.organization import Organization
 from lz_sync_dagster.sync.state.observation import digest_of
 from lz_sync_dagster.sync.store import Store, open_store, schema
+from lz_sync_dagster.sync.store.resource_history import diff
 from lz_sync_dagster.sync.store.resource_views import Dimension, ResourceFilter, Sort, count, facet, list_resources
 from lz_sync_dagster.sync.timing import parse_ns, to_ns
 
@@ -212,7 +213,7 @@ def queries(filled: Filled) -> dict[str, Query]:
         "filter_deleted": lambda c, n: list_resources(c, ResourceFilter(deleted=True)),
         "search": lambda c, n: list_resources(c, ResourceFilter(q=of(n, words))),
         "search_by_updated": lambda c, n: list_resources(c, ResourceFilter(q=of(n, words)), sort=Sort.UPDATED),
-        "search_other_letters": lambda c, n: list_resources(c, ResourceFilter(q="äöü")),
+        "search_other_letters": lambda c, n: list_resources(c, ResourceFilter(q="größe")),
         "changed_since": lambda c, n: list_resources(c, ResourceFilter(changed_since_ns=of(n, instants))),
         "count": lambda c, n: count(c, ResourceFilter()),
         "count_search": lambda c, n: count(c, ResourceFilter(q=of(n, words))),
@@ -238,6 +239,18 @@ def queries(filled: Filled) -> dict[str, Query]:
         ),
         "as_of_search": lambda c, n: list_resources(c, ResourceFilter(q=of(n, words)), as_of_ns=of(n, instants)),
     }
+    found |= {
+        f"diff_{label}": lambda c, n, span=span: diff(
+            c, of(n, instants[:60]), of(n, instants[:60]) + span, ResourceFilter(), ttl=timedelta(hours=1)
+        )
+        for label, span in (("1h", 3_600 * 10**9), ("1d", 86_400 * 10**9), ("10d", 864_000 * 10**9))
+    }
+    found["diff_everything"] = lambda c, n: diff(
+        c, parse_ns("2024-01-01T00:00:00Z"), to_ns(NOW), ResourceFilter(), ttl=timedelta(hours=1), after=of(n, name)
+    )
+    found["diff_type"] = lambda c, n: diff(
+        c, instants[5], instants[60], ResourceFilter(asset_types=(of(n, kinds),)), ttl=timedelta(hours=1)
+    )
     for by in Dimension:
         found |= {
             f"facet_{by}": lambda c, n, by=by: facet(c, ResourceFilter(), by),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -187,6 +187,8 @@ class _Segment:
     name: str | None = None
 
 
+#: Of how many resources with findings, per row that is wanted, a list by violations looks at first.
+_AMONG = 5
 _NULLABLE = frozenset({Sort.PROJECT, Sort.LOCATION})
 
 
@@ -223,14 +225,26 @@ class _Ask:
         self.descending = descending
 
     def rows(self, sort: Sort, segment: _Segment, limit: int) -> list[tuple[Place, ResourceRow]]:
-        found = [self._rows_of(table, sort, segment, limit) for table in tables_at(self.as_of_ns)]
+        if sort is Sort.VIOLATIONS and segment.part == 0:
+            # Most often the first of what has findings are enough, and no other resource has to be looked at.
+            found = self._merged(sort, segment, limit, among=_AMONG * limit)
+            if len(found) == limit:
+                return found
+        return self._merged(sort, segment, limit)
+
+    def _merged(
+        self, sort: Sort, segment: _Segment, limit: int, among: int | None = None
+    ) -> list[tuple[Place, ResourceRow]]:
+        found = [self._rows_of(table, sort, segment, limit, among) for table in tables_at(self.as_of_ns)]
         merged = heapq.merge(*found, key=lambda pair: pair[0], reverse=self.descending) if len(found) > 1 else found[0]
         return [pair for pair, _ in zip(merged, range(limit), strict=False)]
 
-    def _rows_of(self, table: sa.Table, sort: Sort, segment: _Segment, limit: int) -> list[tuple[Place, ResourceRow]]:
-        column = _Columns(self.connection, table, _hidden(self.connection, table, self.where, sort, self.as_of_ns))
+    def _rows_of(
+        self, table: sa.Table, sort: Sort, segment: _Segment, limit: int, among: int | None
+    ) -> list[tuple[Place, ResourceRow]]:
+        column = Columns(self.connection, table, _hidden(self.connection, table, self.where, sort, self.as_of_ns))
         query = sa.select(*columns_of(table)).where(*conditions(self.connection, column, self.where, self.as_of_ns))
-        query, key = self._keyed(query, column, sort, segment)
+        query, key = self._keyed(query, column, sort, segment, among)
         order: list[Any] = [column["name"]]
         if key is not None:
             # "deleted" is constant here: an index has it between type and name.
@@ -246,12 +260,12 @@ class _Ask:
         return found
 
     def _keyed(
-        self, query: sa.Select[Any], column: _Columns, sort: Sort, segment: _Segment
+        self, query: sa.Select[Any], column: Columns, sort: Sort, segment: _Segment, among: int | None
     ) -> tuple[sa.Select[Any], sa.ColumnElement[Any] | None]:
         if sort is Sort.NAME:
             return query, None
         if sort is Sort.VIOLATIONS:
-            return self._by_violations(query, column, segment)
+            return self._by_violations(query, column, segment, among)
         key = column["valid_from_ns" if sort is Sort.UPDATED else sort.value]
         if segment.part == 1:
             return query.where(key.is_(None)), None
@@ -267,18 +281,27 @@ class _Ask:
         return query.where(key.is_not(None)) if nullable else query
 
     def _by_violations(
-        self, query: sa.Select[Any], column: _Columns, segment: _Segment
+        self, query: sa.Select[Any], column: Columns, segment: _Segment, among: int | None
     ) -> tuple[sa.Select[Any], sa.ColumnElement[Any] | None]:
         if segment.part == 1:
             return query.where(sa.not_(has_findings(self.connection, column, self.as_of_ns))), None
-        counted = (
-            sa.select(findings.c.resource, sa.func.count().label("violations"))
+        number = sa.func.count()
+        inner = (
+            sa.select(findings.c.resource, number.label("violations"))
             .where(is_open(self.as_of_ns))
             .group_by(findings.c.resource)
-            .subquery("counted")
         )
-        query = query.join(counted, counted.c.resource == column.table.c.name)
-        return self._limited(query, counted.c.violations, segment, nullable=False), counted.c.violations
+        if segment.same is not None:
+            inner = inner.having(number == segment.same)
+        if segment.beyond is not None:
+            inner = inner.having(self._is_later(number, segment.beyond))
+        if segment.name is not None:
+            inner = inner.where(self._is_later(findings.c.resource, segment.name))
+        if among is not None:
+            order = (number, findings.c.resource)
+            inner = inner.order_by(*[one.desc() if self.descending else one for one in order]).limit(among)
+        counted = inner.subquery("counted")
+        return query.join(counted, counted.c.resource == column.table.c.name), counted.c.violations
 
     def _is_later(self, key: sa.ColumnElement[Any], value: str | int) -> sa.ColumnElement[bool]:
         return key < value if self.descending else key > value
@@ -287,7 +310,7 @@ class _Ask:
 # --- columns ----------------------------------------------------------------------------------------------------------
 
 
-class _Columns:
+class Columns:
     """The columns of a table, some of them hidden from its indexes."""
 
     def __init__(self, connection: sa.Connection, table: sa.Table, hidden: frozenset[str]) -> None:
@@ -304,7 +327,7 @@ class _Columns:
         return column + ("" if isinstance(column.type, sa.String) else 0)
 
 
-_PLUS = sa.sql.operators.custom_op("+")
+_PLUS: Any = sa.sql.operators.custom_op("+")
 _CONDITIONED = frozenset({"content_type", "deleted", "scope", "valid_from_ns", "valid_to_ns"})
 _SORTED = frozenset({"name", "asset_type", "project", "location"})
 
@@ -348,6 +371,22 @@ def _narrow(connection: sa.Connection, table: sa.Table, as_of_ns: int) -> str | 
     return None
 
 
+def hidden_but(
+    connection: sa.Connection, table: sa.Table, where: ResourceFilter, edge: str, from_ns: int, to_ns: int
+) -> frozenset[str]:
+    """Columns to hide so that rows are found by the time in which they began or ended (``edge``); if many did, by
+    their names."""
+    every = _CONDITIONED | _SORTED
+    if connection.dialect.name != "sqlite":
+        return frozenset()
+    column = table.c[edge]
+    some = sa.select(sa.literal(1)).select_from(table).where(column > from_ns, column <= to_ns).limit(_FEW).subquery()
+    few = connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one() < _FEW
+    if few:
+        return every - {edge}
+    return every if where.asset_types or where.projects else every - {"name"}
+
+
 def tables_at(as_of_ns: int | None) -> tuple[sa.Table, ...]:
     """The tables that have what was there at an instant (``None``: now)."""
     return (resources,) if as_of_ns is None else (resources, resource_versions)
@@ -386,7 +425,7 @@ def row_of(values: sa.RowMapping) -> ResourceRow:
 # --- conditions -------------------------------------------------------------------------------------------------------
 
 
-def holds_at(column: _Columns, as_of_ns: int | None) -> list[sa.ColumnElement[bool]]:
+def holds_at(column: Columns, as_of_ns: int | None) -> list[sa.ColumnElement[bool]]:
     """That a row of ``resources`` or ``resource_versions`` was what there was at an instant (``None``: now)."""
     if as_of_ns is None:
         return []
@@ -395,11 +434,17 @@ def holds_at(column: _Columns, as_of_ns: int | None) -> list[sa.ColumnElement[bo
 
 
 def conditions(
-    connection: sa.Connection, column: _Columns, where: ResourceFilter, as_of_ns: int | None
+    connection: sa.Connection, column: Columns, where: ResourceFilter, as_of_ns: int | None, *, state: bool = True
 ) -> list[sa.ColumnElement[bool]]:
-    """A filter at an instant, as conditions on a table of resources."""
-    found = [column["content_type"] == where.content_type, column["deleted"] == sa.literal(where.deleted)]
-    found += holds_at(column, as_of_ns)
+    """A filter at an instant, as conditions on a table of resources.
+
+    Args:
+        state: whether those are among them that are about an instant: deleted, changed since, with findings.
+    """
+    found: list[sa.ColumnElement[bool]] = [column["content_type"] == where.content_type]
+    if state:
+        found.append(column["deleted"] == sa.literal(where.deleted))
+        found += holds_at(column, as_of_ns)
     for name, values in (
         ("asset_type", where.asset_types),
         ("project", where.projects),
@@ -412,12 +457,30 @@ def conditions(
             found.append(column[name].in_(values))
     if where.q:
         found.append(contains(connection, (column.table.c.name, column.table.c.display_name), where.q))
-    if where.changed_since_ns is not None:
+    if state and where.changed_since_ns is not None:
         found.append(column["valid_from_ns"] >= where.changed_since_ns)
-    if where.has_findings is not None:
+    if state and where.has_findings is not None:
         any_finding = has_findings(connection, column, as_of_ns)
         found.append(any_finding if where.has_findings else sa.not_(any_finding))
     return found
+
+
+def fits(where: ResourceFilter, row: ResourceRow) -> bool:
+    """Whether a row meets the conditions of `conditions` without those on its state."""
+    wanted = (
+        (where.asset_types, row.asset_type),
+        (where.projects, row.project),
+        (where.locations, row.location),
+        (where.scopes, row.scope),
+    )
+    if row.content_type != where.content_type or any(values and value not in values for values, value in wanted):
+        return False
+    return not where.q or any(folded(where.q) in folded(text) for text in (row.name, row.display_name) if text)
+
+
+def folded(text: str) -> str:
+    """A text as `contains` compares it."""
+    return "".join(_cases(char)[0] for char in text)
 
 
 def contains(connection: sa.Connection, columns: Sequence[sa.ColumnElement[Any]], text: str) -> sa.ColumnElement[bool]:
@@ -438,6 +501,8 @@ def contains(connection: sa.Connection, columns: Sequence[sa.ColumnElement[Any]]
         # SQLite's LIKE ignores the case of ASCII letters, and is its fastest way to look.
         exact = lowered.contains(needle, autoescape=True)
         if not others:
+            return exact
+        if all(char in others.values() for char in needle):
             return exact
         shape = "".join("_" if char in others.values() else _literally(char) for char in needle)
         return sa.and_(column.like(f"%{shape}%", escape="/"), exact)
@@ -466,7 +531,7 @@ def is_open(as_of_ns: int | None) -> sa.ColumnElement[bool]:
     )
 
 
-def has_findings(connection: sa.Connection, column: _Columns, as_of_ns: int | None) -> sa.ColumnElement[bool]:
+def has_findings(connection: sa.Connection, column: Columns, as_of_ns: int | None) -> sa.ColumnElement[bool]:
     """That any control found something on the resource of a row."""
     name = column.table.c.name
     if connection.dialect.name == "sqlite":  # the list of names is made once
@@ -487,7 +552,7 @@ def with_violations(connection: sa.Connection, rows: list[ResourceRow], as_of_ns
             .where(findings.c.resource.in_(names[start : start + _NAMES]), is_open(as_of_ns))
             .group_by(findings.c.resource)
         )
-        counts.update({name: count for name, count in connection.execute(query)})
+        counts.update({name: number for name, number in connection.execute(query)})  # noqa: C416
     return [replace(row, violations=counts[row.name]) if counts[row.name] else row for row in rows]
 
 
@@ -507,7 +572,7 @@ def count(connection: sa.Connection, where: ResourceFilter, *, as_of_ns: int | N
     """How many resources a filter finds."""
     total = 0
     for table in tables_at(as_of_ns):
-        column = _Columns(connection, table, _hidden_in_counts(connection, where, as_of_ns))
+        column = Columns(connection, table, _hidden_in_counts(connection, where, as_of_ns))
         query = sa.select(sa.func.count()).select_from(table).where(*conditions(connection, column, where, as_of_ns))
         total += connection.execute(query).scalar_one()
     return total
@@ -527,15 +592,22 @@ def facet(
     Args:
         values: how many values are told; those with the most resources come first.
     """
-    where = replace(where, **{f"{by.value}s": ()})
+    where = without(where, by)
     counts: Counter[str | None] = Counter()
     for table in tables_at(as_of_ns):
-        column = _Columns(connection, table, _hidden_in_counts(connection, where, as_of_ns))
+        column = Columns(connection, table, _hidden_in_counts(connection, where, as_of_ns))
         inner = conditions(connection, column, where, as_of_ns)
         query = sa.select(table.c[by.value], sa.func.count()).where(*inner).group_by(table.c[by.value])
-        counts.update({value: number for value, number in connection.execute(query)})
+        counts.update({value: number for value, number in connection.execute(query)})  # noqa: C416
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0] is None, pair[0] or ""))
     return Facet(ordered[:values], sum(number for _, number in ordered[values:]))
+
+
+def without(where: ResourceFilter, by: Dimension) -> ResourceFilter:
+    """A filter without its condition on one dimension."""
+    if by is Dimension.ASSET_TYPE:
+        return replace(where, asset_types=())
+    return replace(where, projects=()) if by is Dimension.PROJECT else replace(where, locations=())
 
 
 def _hidden_in_counts(connection: sa.Connection, where: ResourceFilter, as_of_ns: int | None) -> frozenset[str]:

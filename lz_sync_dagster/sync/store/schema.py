@@ -726,5 +726,7 @@ def texts(table: sa.Table) -> list[sa.Column[str]]:
 
 for _table in BY_CODE_POINT:
     for _column in texts(_table):
-        _kind = sa.Text if isinstance(_column.type, sa.Text) else sa.String
-        _column.type = _column.type.with_variant(_kind(_column.type.length, collation="C"), "postgresql")
+        _text = _column.type
+        if isinstance(_text, sa.String):
+            _ordered = type(_text)(_text.length, collation="C")
+            _column.type = _text.with_variant(_ordered, "postgresql")
