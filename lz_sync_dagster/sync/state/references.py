@@ -57,6 +57,10 @@ _SERVICES: dict[str, tuple[str, ...]] = {
     "functions": ("cloudfunctions",),
     "sinks": ("logging",),
 }
+#: What is named like a resource, and is none of the inventory's.
+_CATALOGUES = frozenset(
+    {"zones", "regions", "locations", "machineTypes", "diskTypes", "acceleratorTypes", "instanceConfigs", "auth"}
+)
 _ABOVE = re.compile(r"(?:projects|folders|organizations)/[^/]+")
 
 
@@ -135,7 +139,7 @@ def names_of(text: str) -> tuple[str, ...]:
     if bucket is not None:
         return (f"//storage.googleapis.com/{bucket.group(1)}",)
     service = _SERVICE_NAME.fullmatch(text)
-    if service is not None:
+    if service is not None and ("/" in service.group(2) or service.group(1) == "storage.googleapis.com"):
         return (f"//{text}",)
     return _of_relative(text) if _RELATIVE.fullmatch(text) else ()
 
@@ -150,6 +154,8 @@ def _of_link(host: str, path: str) -> tuple[str, ...]:
         parts = parts[1:]
     if service == "storage" and parts[:1] == ["b"]:
         parts = parts[1:2]
+    if service == "auth" or (len(parts) > 1 and parts[-2] in _CATALOGUES):
+        return ()
     return (_without_version(f"//{service}.googleapis.com/{'/'.join(parts)}"),) if parts else ()
 
 
@@ -158,6 +164,8 @@ def _of_relative(text: str) -> tuple[str, ...]:
         return (f"//cloudresourcemanager.googleapis.com/{text}",)
     path = _without_version(text)
     parts = path.split("/")
+    if parts[-2] in _CATALOGUES:
+        return ()
     services = _SERVICES.get(parts[-2], ()) if len(parts) >= 4 else ()
     return tuple(f"//{service}.googleapis.com/{path}" for service in services)
 

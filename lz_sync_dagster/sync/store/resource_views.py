@@ -324,6 +324,8 @@ class Columns:
             return column
         if self._sqlite:
             return sa.UnaryExpression(column, operator=_PLUS, type_=column.type)
+        if isinstance(column.type, sa.Boolean):
+            return column
         return column + ("" if isinstance(column.type, sa.String) else 0)
 
 
