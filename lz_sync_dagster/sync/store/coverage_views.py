@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.models import Coverage, CoverageGap, CoverageStatus
 from lz_sync_dagster.sync.store.coverage import of_counts
-from lz_sync_dagster.sync.store.schema import coverage, coverage_history
+from lz_sync_dagster.sync.store.schema import coverage, coverage_history, resources
 from lz_sync_dagster.sync.timing import from_ns, to_ns
 
 
@@ -230,3 +230,13 @@ def history(
         )
         for row in connection.execute(query)
     ]
+
+
+def known_assets(connection: sa.Connection, only: Parts) -> dict[tuple[str, str, str], int]:
+    """How many assets of each part are kept and not gone."""
+    by = (resources.c.scope, resources.c.asset_type, resources.c.content_type)
+    query = sa.select(*by, sa.func.count()).where(*only.conditions(resources), resources.c.deleted == sa.false())
+    return {
+        (scope, asset_type, content_type): number
+        for scope, asset_type, content_type, number in connection.execute(query.group_by(*by))
+    }
