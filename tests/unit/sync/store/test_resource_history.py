@@ -1,5 +1,5 @@
-"""What differs between two instants is, on both engines, what plain Python makes of the same rows; and what is not known
-is not told as known."""
+"""What differs between two instants is, on both engines, what plain Python makes of the same rows; and what is not
+known is not told as known."""
 
 from __future__ import annotations
 
