@@ -363,11 +363,12 @@ class _Service:
         self, types: Sequence[str], scope: str, low: int, high: int, at_type: int, position: Position
     ) -> Iterator[tuple[int, Position, Json]]:
         if low >= BASE_END_NS:  # only what was changed can be that new
+            names = (scope, _by_number(self.organization, scope))
             for name in self.organization.changed_names():
-                asset = self.organization.get(name) if name > position[1] else None
+                asset = self.organization.changed(name) if name > position[1] else None
                 if asset is None or asset["assetType"] not in types or not low <= parse_ns(asset["updateTime"]) <= high:
                     continue
-                if any(ancestor in (scope, _by_number(self.organization, scope)) for ancestor in asset["ancestors"]):
+                if any(ancestor in names for ancestor in asset["ancestors"]):
                     yield 0, (0, name), asset
             return
         for number in range(at_type, len(types)):
@@ -379,6 +380,8 @@ class _Service:
 
     def batch_get_assets_history(self, request: Any) -> Any:
         self._check_scope(request.parent, "parent")
+        if request.parent.startswith("folders/"):
+            raise _invalid("parent must be an organization or a project", "parent")
         content = _content_name(request.content_type) or RESOURCE
         types = [self.organization.type_of(name) or "" for name in request.asset_names]
         self._check_denied(request.parent, types, content, "cloudasset.assets.exportResource")

@@ -37,6 +37,9 @@ WEBHOOK_SECRET = "demo-webhook-secret"  # noqa: S105
 GIT_TOKEN = "demo-git-token"  # noqa: S105
 APP_ID = 4242
 HOST = "127.0.0.1"
+#: The demo's Cloud Asset server has no quota, so that an organization of any size is read in one sync.
+QUOTAS = ("list_assets", "search_all_resources", "batch_get_assets_history", "export_assets")
+NO_QUOTA = 1_000_000
 _SEED = 7
 _BILLING_DAYS = 120
 _ACK_DEADLINE_SECONDS = 30
@@ -192,7 +195,11 @@ class DemoLandingZone:
         config = {
             "sync_layers": {
                 "webhook": {"hook": self._hook},
-                "api_sync": {"scopes": [ORGANIZATION], "content_types": ["RESOURCE", "IAM_POLICY", "ORG_POLICY"]},
+                "api_sync": {
+                    "scopes": [ORGANIZATION],
+                    "content_types": ["RESOURCE", "IAM_POLICY", "ORG_POLICY"],
+                    "quotas": dict.fromkeys(QUOTAS, NO_QUOTA),
+                },
                 "pubsub": {"project": PUBSUB_PROJECT, "topic": TOPIC, "subscription": SUBSCRIPTION},
                 "bigquery": {"billing_export": str(self.folder / "billing_export")},
             },

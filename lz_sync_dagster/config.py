@@ -40,7 +40,7 @@ Team = Annotated[str, StringConstraints(pattern=r"^team:[a-z0-9_\-]+$")]
 Endpoint = Literal[
     "/projects", "/vpcs", "/compute", "/gke", "/databases", "/storage", "/iam", "/bigquery", "/compliance"
 ]
-ContentTypeName = Literal["RESOURCE", "IAM_POLICY", "ORG_POLICY"]
+ContentTypeName = Literal["RESOURCE", "IAM_POLICY", "ORG_POLICY", "RELATIONSHIP"]
 
 
 class ConfigError(Exception):
@@ -156,9 +156,28 @@ class GitSyncConfig(_Section):
     signatures: SignatureConfig = SignatureConfig()
 
 
+class QuotaConfig(_Section):
+    """Calls per minute that Cloud Asset Inventory allows the project that makes them, by method; by default Google's.
+    All processes keep to them together."""
+
+    list_assets: int = Field(100, ge=1, le=1_000_000)
+    search_all_resources: int = Field(400, ge=1, le=1_000_000)
+    batch_get_assets_history: int = Field(100, ge=1, le=1_000_000)
+    export_assets: int = Field(60, ge=1, le=1_000_000)
+
+
 class ApiSyncConfig(_Section):
-    """Layer 3. ``scopes``: what to read; ``mass_delete_*``: the breaker (share of a type, and at least so many
-    assets)."""
+    """Layer 3.
+
+    Attributes:
+        scopes: what to read.
+        mass_delete_share: the breaker: a loss of more than this share of a type at once, and of at least
+            ``mass_delete_minimum`` assets, deletes nothing until a person confirms it.
+        quota_share: the share of each quota that a sync may plan to use.
+        proof_age_minutes: every part is proven by a full read that is not older; between them it is read by delta.
+        delta_overlap_minutes: how much further back than the last read a delta looks, since searches lag behind.
+        unknown_type_retry_hours: how long a type that the inventory does not know is left alone.
+    """
 
     enabled: bool = True
     frequency_minutes: int = Field(5, ge=1, le=1440)
@@ -169,6 +188,11 @@ class ApiSyncConfig(_Section):
     call_timeout_seconds: int = Field(60, ge=1, le=600)
     mass_delete_share: float = Field(0.2, gt=0, le=1)
     mass_delete_minimum: int = Field(50, ge=1)
+    quotas: QuotaConfig = QuotaConfig()
+    quota_share: float = Field(0.8, gt=0, le=1)
+    proof_age_minutes: int = Field(60, ge=1, le=10_080)
+    delta_overlap_minutes: int = Field(10, ge=0, le=1440)
+    unknown_type_retry_hours: int = Field(24, ge=1, le=720)
 
 
 class PubsubConfig(_Section):

@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from lz_sync_dagster.portal.context import InPortal, Portal
 from lz_sync_dagster.portal.problems import problem
+from lz_sync_dagster.sync.inventory.forecast import Forecast, forecast
 from lz_sync_dagster.sync.models import CoverageStatus, Status
 from lz_sync_dagster.sync.store import Store, event_log, inbox, layer_runs
 from lz_sync_dagster.sync.store import coverage as coverage_ledger
@@ -91,6 +92,7 @@ class _PortalCollector:
             seq = event_log.last_seq(connection)
             kept = inbox.counts(connection)
             missed = inbox.missed(connection)
+            planned = forecast(connection, portal.settings.sync_layers.api_sync, now=now)
         status = GaugeMetricFamily(
             "lz_sync_layer_status", "1 for the status that a layer has.", labels=["layer", "status"]
         )
@@ -126,4 +128,28 @@ class _PortalCollector:
         unheard = GaugeMetricFamily(
             "lz_sync_deliveries_missed", "Heads that polling found and no delivery has told of.", missed
         )
-        return [status, since, age, items, failures, rows, last, deliveries, unheard]
+        return [status, since, age, items, failures, rows, last, deliveries, unheard, *_of_quotas(planned)]
+
+
+def _of_quotas(planned: Forecast) -> list[Metric]:
+    limit = GaugeMetricFamily(
+        "lz_sync_quota_limit", "Calls a minute that a quota of Cloud Asset Inventory allows now.", labels=["quota"]
+    )
+    used = GaugeMetricFamily("lz_sync_quota_used", "Calls that count against the limit now.", labels=["quota"])
+    blocked = GaugeMetricFamily(
+        "lz_sync_quota_blocked", "1 while nobody calls, since the other side asked to wait.", labels=["quota"]
+    )
+    for usage in planned.quotas.values():
+        limit.add_metric([usage.quota], usage.limit)
+        used.add_metric([usage.quota], usage.used)
+        blocked.add_metric([usage.quota], 1 if usage.blocked_until is not None else 0)
+    rotation = GaugeMetricFamily(
+        "lz_sync_inventory_rotation_seconds", "Within how many seconds each part is proven once, at most."
+    )
+    attainable = GaugeMetricFamily(
+        "lz_sync_inventory_proof_age_attainable", "Whether the quota permits the configured proof age."
+    )
+    if planned.plan is not None:
+        rotation.add_metric([], planned.plan.rotation_minutes * 60)
+        attainable.add_metric([], 1 if planned.plan.proof_age_attainable else 0)
+    return [limit, used, blocked, rotation, attainable]

@@ -12,17 +12,17 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import cel
 import orjson
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lz_sync_dagster.sync.compliance.projection import Projection, projection_of
 from lz_sync_dagster.sync.compliance.verdict import Outcome, Severity, Verdict
 from lz_sync_dagster.sync.errors import Reason, SyncError
 
-_FIELD = re.compile(r"\bdata\.([A-Za-z_]\w*)")
 _PORTS = re.compile(r"^(\d+)(?:-(\d+))?$")
 _MISSING = object()
 #: Data that a control has judged, as far as it reads it, is judged once; so many are remembered.
@@ -68,10 +68,9 @@ class _PolicyFile(BaseModel):
 class Control:
     """A control, compiled.
 
-    ``fields``: top-level fields that the expressions read; ``reads``: those, and the ones that it needs.
-
     ``needs`` holds for each requirement its alternatives, each a path. ``rule`` is the whole of it in one expression,
-    ``applies`` only what decides whether the control is about an asset. ``text`` is its canonical form.
+    ``applies`` only what decides whether the control is about an asset. ``text`` is its canonical form. ``projection``
+    is what of the data decides.
     """
 
     id: str
@@ -84,8 +83,7 @@ class Control:
     content_type: str
     needs: tuple[tuple[tuple[str, ...], ...], ...]
     message: str
-    fields: frozenset[str]
-    reads: frozenset[str]
+    projection: Projection
     applies: Any
     rule: Any
     calls: Mapping[str, Any]
@@ -93,24 +91,23 @@ class Control:
 
     def evaluate(self, name: str, data: Mapping[str, Any]) -> Verdict | None:
         """The verdict on one asset; ``None`` if the control is not about it."""
-        # Handing over only the fields that the expressions read is what makes this fast: CEL converts all it is given.
-        read = {key: data[key] for key in self.reads if key in data}
+        read = self.projection.of(data)
         try:
             known = orjson.dumps(read)
         except TypeError:
             return self._judge(name, data, read)
-        verdict = self.remembered.get(known, _MISSING)
-        if verdict is _MISSING:
-            verdict = self._judge(name, data, read)
-            if verdict is None or verdict.outcome is not Outcome.FAIL:  # what fails is told by name
-                if len(self.remembered) >= _REMEMBERED:
-                    self.remembered.clear()
-                self.remembered[known] = verdict
-        return cast(Verdict | None, verdict)
+        if known not in self.remembered:
+            if len(self.remembered) >= _REMEMBERED:
+                self.remembered.clear()
+            self.remembered[known] = self._judge(name, data, read)
+        verdict = self.remembered[known]
+        if verdict is not None and verdict.outcome is Outcome.FAIL:  # it is told by name
+            return self._verdict(Outcome.FAIL, self.message.format(name=name, data=data))
+        return verdict
 
     def _judge(self, name: str, data: Mapping[str, Any], read: Mapping[str, Any]) -> Verdict | None:
-        scope: dict[str, Any] = {"data": {key: read[key] for key in self.fields if key in read}, **self.calls}
-        missing = self._missing(data)
+        scope: dict[str, Any] = {"data": read, **self.calls}
+        missing = self._missing(read)
         try:
             if missing is not None:
                 applies = self.applies is None or self.applies.execute(scope)
@@ -246,7 +243,6 @@ def _compile(file: str, policy: _PolicyFile, control: _Control) -> Control:
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise _invalid(f"control {control.id}, message: {error!r}", file, "use {name} and {data[key]} only") from error
     needs = tuple(tuple(tuple(path.split(".")) for path in need.split("|")) for need in control.needs)
-    fields = frozenset(_FIELD.findall(expressions))
     return Control(
         id=control.id,
         framework=policy.framework,
@@ -258,8 +254,7 @@ def _compile(file: str, policy: _PolicyFile, control: _Control) -> Control:
         content_type=control.content_type,
         needs=needs,
         message=control.message,
-        fields=fields,
-        reads=fields | {path[0] for alternatives in needs for path in alternatives},
+        projection=projection_of(expressions, (path for alternatives in needs for path in alternatives)),
         calls={called: function for called, function in _FUNCTIONS.items() if f"{called}(" in expressions},
         applies=None if control.applies is None else cel.compile(control.applies),
         rule=cel.compile(rule),

@@ -1,8 +1,4 @@
-"""From an asset's bytes to an observation: decoded, redacted, judged. Pure; what it remembers only makes it faster.
-
-Assets of one organization repeat themselves: zones, machine types, labels, whole sub-objects. The bytes of a top-level
-field stand for its decoded and redacted value as long as they are remembered.
-"""
+"""From an asset's bytes to an observation: decoded, redacted, judged. Pure."""
 
 from __future__ import annotations
 
@@ -11,23 +7,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from google.iam.v1 import policy_pb2
-from google.protobuf import struct_pb2, timestamp_pb2
+from google.protobuf import timestamp_pb2
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
 from lz_sync_dagster.sync.compliance.verdict import Evaluator, Verdict
 from lz_sync_dagster.sync.inventory import wire
-from lz_sync_dagster.sync.state.observation import ContentType, InvalidAsset, Observation, Source, observe
-from lz_sync_dagster.sync.state.redaction import redact_field, stands_alone
+from lz_sync_dagster.sync.inventory.structs import StructDecoder, struct_dict
+from lz_sync_dagster.sync.state.observation import (
+    ContentType,
+    InvalidAsset,
+    Observation,
+    Source,
+    observation_of,
+    observe,
+)
+from lz_sync_dagster.sync.state.redaction import redact
 from lz_sync_dagster.sync.state.reducer import Part
 from lz_sync_dagster.sync.timing import format_ns
 
-#: Doubles are exact integers below this.
-_EXACT = 2**53
 #: What converting an asset that is not of the expected form raises.
 _ODD = (ValueError, TypeError, OverflowError, RecursionError, DecodeError)
-#: Fields that are remembered: how many, and up to which size.
-_REMEMBERED, _LARGEST = 40_000, 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,92 +54,74 @@ class Decoder:
 
     def __init__(self, evaluate: Evaluator) -> None:
         self._evaluate = evaluate
-        self._fields: dict[bytes, tuple[str, Any, tuple[str, ...]]] = {}
+        self._structs = StructDecoder()
 
     def decode(self, part: Part, read_ns: int, bodies: Sequence[tuple[bytes, bytes]]) -> Decoded:
         """Decode assets of a snapshot, given as (fingerprint, bytes)."""
-        scope, _, content = part
-        content_type = ContentType(content)
+        content_type = ContentType(part[2])
         found = Decoded()
         for fingerprint, body in bodies:
-            known: dict[str, Any] = {"name": "", "assetType": part[1]}
+            known = {"name": "", "assetType": part[1]}
             try:
                 asset = wire.Asset.FromString(body)
                 known = {"name": asset.name, "assetType": asset.asset_type}
-                known, clean = self._body(asset, content_type)
-                observation = observe(
-                    known,
-                    scope=scope,
-                    observed_ns=read_ns,
-                    source=Source.SNAPSHOT,
-                    content_type=content_type,
-                    clean=clean,
-                    fingerprint=fingerprint,
-                )
+                observation = self._observation(asset, content_type, part[0], read_ns, fingerprint)
             except InvalidAsset as error:
                 found.unusable.append(Unusable(known["name"] or fingerprint.hex(), error, known))
             except _ODD as error:
                 unfit = InvalidAsset(
                     f"cannot be read ({type(error).__name__}: {error})", f"asset {known['name'][:80]!r}"
                 )
-                bare = {"name": known["name"], "assetType": part[1]}
-                found.unusable.append(Unusable(known["name"] or fingerprint.hex(), unfit, bare))
+                found.unusable.append(Unusable(known["name"] or fingerprint.hex(), unfit, known))
             else:
                 found.observations.append(observation)
                 found.verdicts[observation.name] = self._evaluate(
-                    observation.asset_type, content, observation.name, observation.data or {}
+                    observation.asset_type,
+                    part[2],
+                    observation.name,
+                    {} if observation.data is None else observation.data,
                 )
         return found
 
-    def _body(self, asset: Any, content_type: ContentType) -> tuple[dict[str, Any], tuple[str, ...] | None]:
-        """An asset in Cloud Asset's JSON form, and the paths at which its content was redacted already, if it was."""
-        body: dict[str, Any] = {
-            "name": asset.name,
-            "assetType": asset.asset_type,
-            "ancestors": list(asset.ancestors),
-        }
-        if asset.update_time:
-            moment = timestamp_pb2.Timestamp.FromString(asset.update_time)
-            body["updateTime"] = format_ns(moment.seconds * 1_000_000_000 + moment.nanos)
-        clean: tuple[str, ...] | None = None
+    def _observation(
+        self, asset: Any, content_type: ContentType, scope: str, read_ns: int, fingerprint: bytes
+    ) -> Observation:
+        location = None
         if content_type is ContentType.RESOURCE:
             resource = wire.Resource.FromString(asset.resource)
-            data, clean = self._data(resource.data)
-            body["resource"] = {"location": resource.location, "data": data}
-        elif content_type is ContentType.IAM_POLICY:
-            body["iamPolicy"] = MessageToDict(policy_pb2.Policy.FromString(asset.iam_policy))
-        elif content_type is ContentType.ORG_POLICY:
-            from google.cloud.orgpolicy.v1 import orgpolicy_pb2
-
-            body["orgPolicy"] = [MessageToDict(orgpolicy_pb2.Policy.FromString(policy)) for policy in asset.org_policy]
+            location = resource.location
+            data, redacted = self._structs.decode(resource.data)
         else:
-            raise ValueError(f"content {content_type} is not decoded one by one")
-        return body, clean
+            data, redacted = redact(_policies(asset, content_type))
+        return observation_of(
+            asset.name,
+            asset.asset_type,
+            content_type,
+            data,
+            redacted,
+            scope=scope,
+            update_ns=_nanoseconds(asset.update_time) if asset.update_time else read_ns,
+            observed_ns=read_ns,
+            source=Source.SNAPSHOT,
+            ancestors=tuple(asset.ancestors),
+            location=location,
+            fingerprint=fingerprint,
+        )
 
-    def _data(self, body: bytes) -> tuple[dict[str, Any], tuple[str, ...] | None]:
-        """A ``Struct``'s content, redacted; without paths if it is not, since its fields do not stand alone."""
-        remembered = self._fields
-        data: dict[str, Any] = {}
-        redacted: tuple[str, ...] = ()
-        for entry in wire.Struct.FromString(body).fields:
-            known = remembered.get(entry)
-            if known is None:
-                known = self._field(entry)
-            data[known[0]] = known[1]
-            if known[2]:
-                redacted += known[2]
-        if stands_alone(data):
-            return data, redacted
-        return struct_dict(struct_pb2.Struct.FromString(body)), None
 
-    def _field(self, entry: bytes) -> tuple[str, Any, tuple[str, ...]]:
-        field_ = wire.Entry.FromString(entry)
-        known = redact_field(field_.key, _value(struct_pb2.Value.FromString(field_.value)))
-        if len(entry) <= _LARGEST:
-            if len(self._fields) >= _REMEMBERED:
-                self._fields.clear()
-            self._fields[entry] = known
-        return known
+def _policies(asset: Any, content_type: ContentType) -> dict[str, Any]:
+    if content_type is ContentType.IAM_POLICY:
+        return MessageToDict(policy_pb2.Policy.FromString(asset.iam_policy))
+    if content_type is ContentType.ORG_POLICY:
+        from google.cloud.orgpolicy.v1 import orgpolicy_pb2
+
+        return {"policies": [MessageToDict(orgpolicy_pb2.Policy.FromString(policy)) for policy in asset.org_policy]}
+    raise ValueError(f"content {content_type} is not decoded one by one")
+
+
+def _nanoseconds(body: bytes) -> int:
+    moment = timestamp_pb2.Timestamp.FromString(body)
+    return moment.seconds * 1_000_000_000 + moment.nanos
 
 
 def group_relations(bodies: Sequence[bytes], relations: dict[str, dict[str, Any]]) -> None:
@@ -186,27 +168,6 @@ def observe_relations(part: Part, read_ns: int, relations: dict[str, dict[str, A
             found.observations.append(observation)
             found.verdicts[name] = []
     return found
-
-
-def struct_dict(struct: Any) -> dict[str, Any]:
-    """A ``Struct`` as a dict; several times faster than ``MessageToDict``."""
-    return {key: _value(value) for key, value in struct.fields.items()}
-
-
-def _value(value: Any) -> Any:
-    kind = value.WhichOneof("kind")
-    if kind == "string_value":
-        return value.string_value
-    if kind == "number_value":
-        number: float = value.number_value
-        return int(number) if number.is_integer() and abs(number) < _EXACT else number
-    if kind == "bool_value":
-        return value.bool_value
-    if kind == "struct_value":
-        return struct_dict(value.struct_value)
-    if kind == "list_value":
-        return [_value(item) for item in value.list_value.values]
-    return None
 
 
 def asset_body(asset: Any, content_type: str) -> dict[str, Any]:

@@ -1,51 +1,91 @@
-"""Google's errors, classified: what failed, on what, which role, API or quota is missing. Pure."""
+"""Google's errors, classified: what failed, on what, which role, API, quota or perimeter is missing. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.api_core import exceptions as google
 
 from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.store.quota import Quota
 
-#: The role that reads everything this layer asks for.
+#: The role that reads everything this layer asks for: it has every permission of `permission_of`.
 VIEWER_ROLE = "roles/cloudasset.viewer"
+#: The role that may make calls on a project's account: every call needs it on the quota project.
+CONSUMER_ROLE = "roles/serviceusage.serviceUsageConsumer"
 _API = "cloudasset.googleapis.com"
 #: What an argument that Google refuses is about, in its message or in the names of the fields that it names.
 _PAGE_TOKEN = re.compile(r"page[ _]token")
 _ASSET_TYPE = re.compile(r"asset[ _]?types?\b")
+#: How a message names the id of a perimeter's refusal, and the project that a call is counted against.
+_PERIMETER_ID = re.compile(r"vpcServiceControlsUniqueIdentifier:\s*([\w\-]+)")
+_PROJECT = re.compile(r"\b(?:in|use) project:?\s+'?([a-z][a-z0-9\-:.]{4,60}[a-z0-9]|\d{6,20})\b")
+
+#: Cloud Asset's permissions per call and content type; a search has one for all.
+_LIST = {
+    "RESOURCE": "cloudasset.assets.listResource",
+    "IAM_POLICY": "cloudasset.assets.listIamPolicy",
+    "ORG_POLICY": "cloudasset.assets.listOrgPolicy",
+    "RELATIONSHIP": "cloudasset.assets.listResource",
+}
+_EXPORT = {
+    "RESOURCE": "cloudasset.assets.exportResource",
+    "IAM_POLICY": "cloudasset.assets.exportIamPolicy",
+    "ORG_POLICY": "cloudasset.assets.exportOrgPolicy",
+    "RELATIONSHIP": "cloudasset.assets.exportResource",
+}
+_SEARCH = "cloudasset.assets.searchAllResources"
+
+#: Google's reasons for which a quota project is of no use, in words.
+_UNUSABLE_CONSUMER = {
+    "CONSUMER_INVALID": "does not exist, or not any more",
+    "CONSUMER_SUSPENDED": "is suspended",
+    "BILLING_DISABLED": "has no active billing account",
+}
 
 
-def classify(error: google.GoogleAPICallError | google.RetryError, *, scope: str, asset_type: str) -> SyncError:
-    """Turn an error of the Cloud Asset client into a `SyncError` with its remedy."""
+def permission_of(call: Quota, content_type: str) -> str:
+    """The permission that a call needs on its scope."""
+    if call is Quota.SEARCH_ALL_RESOURCES:
+        return _SEARCH
+    return (_LIST if call is Quota.LIST_ASSETS else _EXPORT).get(content_type, _LIST["RESOURCE"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What an error carries: its message in one line, and what its details say."""
+
+    message: str
+    reason: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    fields: tuple[str, ...] = ()
+    violations: tuple[tuple[str, str], ...] = ()
+    retry_delay: float | None = None
+
+
+def classify(
+    error: google.GoogleAPICallError | google.RetryError,
+    *,
+    scope: str,
+    asset_type: str,
+    content_type: str = "RESOURCE",
+    call: Quota = Quota.LIST_ASSETS,
+) -> SyncError:
+    """Turn an error of the Cloud Asset client into a `SyncError` with its remedy.
+
+    Args:
+        asset_type: what was asked for, in words if it is not one type.
+        call: which method failed: it says which permission may be missing.
+    """
     where = f"{asset_type} in {scope}"
-    message = " ".join(str(getattr(error, "message", error)).split())
-    info = _error_info(error)
-    reason = info.get("reason", "")
+    told = _told(error)
+    message = told.message
 
     if isinstance(error, google.PermissionDenied):
-        if reason == "SERVICE_DISABLED" or "has not been used" in message or "it is disabled" in message:
-            return SyncError(
-                f"{_API} is not enabled ({message})",
-                where=where,
-                remedy=f"run 'gcloud services enable {_API}' in the project that calls it",
-                reason=Reason.API_DISABLED,
-            )
-        if reason == "SECURITY_POLICY_VIOLATED" or "VPC Service Controls" in message:
-            return SyncError(
-                f"a VPC Service Controls perimeter denied it ({message})",
-                where=where,
-                remedy=f"allow {_API} for this identity in the perimeter's ingress rules",
-                reason=Reason.PERMISSION_DENIED,
-            )
-        return SyncError(
-            f"permission denied ({message})",
-            where=where,
-            remedy=f"grant {VIEWER_ROLE} on {scope} to the identity that runs lz-sync",
-            reason=Reason.PERMISSION_DENIED,
-        )
+        return _denied(told, where, scope, permission_of(call, content_type), content_type)
     if isinstance(error, google.Unauthenticated):
         return SyncError(
             f"not authenticated ({message})",
@@ -54,35 +94,9 @@ def classify(error: google.GoogleAPICallError | google.RetryError, *, scope: str
             reason=Reason.UNAUTHENTICATED,
         )
     if isinstance(error, google.ResourceExhausted | google.TooManyRequests):
-        return SyncError(
-            f"quota exceeded ({message})",
-            where=where,
-            remedy="wait, read less often, or raise the Cloud Asset quota of the project that calls it",
-            reason=Reason.QUOTA,
-            retry_after=_retry_delay(error),
-        )
+        return _quota(told, where, call)
     if isinstance(error, google.InvalidArgument | google.FailedPrecondition):
-        about = f"{message} {' '.join(_fields(error))}".lower()
-        if _PAGE_TOKEN.search(about):
-            return SyncError(
-                f"the page token expired ({message})",
-                where=where,
-                remedy="the read starts anew",
-                reason=Reason.TOKEN_EXPIRED,
-            )
-        if _ASSET_TYPE.search(about):
-            return SyncError(
-                f"the asset type is not known to Cloud Asset Inventory ({message})",
-                where=where,
-                remedy="drop the endpoint from sync_layers.api_sync.endpoints; the other types are read",
-                reason=Reason.UNKNOWN_TYPE,
-            )
-        return SyncError(
-            f"Cloud Asset Inventory refused the request ({message})",
-            where=where,
-            remedy="check sync_layers.api_sync.scopes",
-            reason=Reason.INVALID,
-        )
+        return _refused(told, where, scope)
     if isinstance(error, google.NotFound):
         return SyncError(
             f"not found ({message})",
@@ -112,27 +126,175 @@ def classify(error: google.GoogleAPICallError | google.RetryError, *, scope: str
     )
 
 
-def _error_info(error: Any) -> Mapping[str, str]:
-    """The ``google.rpc.ErrorInfo`` of an error, as far as it carries one."""
-    for detail in getattr(error, "details", None) or ():
-        if type(detail).__name__ == "ErrorInfo":
-            return {"reason": detail.reason, "domain": detail.domain}
-    return {}
+def _denied(told: _Told, where: str, scope: str, permission: str, content_type: str) -> SyncError:
+    message, reason = told.message, told.reason
+    consumer = _consumer(told)
+    if reason == "SERVICE_DISABLED" or "has not been used" in message or "it is disabled" in message:
+        service = told.metadata.get("service") or _API
+        project = f" --project {consumer}" if consumer else ""
+        calling = "" if project else " in the project that calls it"
+        return SyncError(
+            f"{service} is not enabled ({message})",
+            where=where,
+            remedy=f"run 'gcloud services enable {service}{project}'{calling}",
+            reason=Reason.API_DISABLED,
+        )
+    if reason == "SECURITY_POLICY_VIOLATED" or "VPC Service Controls" in message or _PERIMETER_ID.search(message):
+        return _perimeter(told, where)
+    if reason in _UNUSABLE_CONSUMER:
+        return SyncError(
+            f"the project that the calls are counted against {_UNUSABLE_CONSUMER[reason]} ({message})",
+            where=where,
+            remedy=f"mend the quota project{_named(consumer)}, or name another one: "
+            "'gcloud auth application-default set-quota-project PROJECT'",
+            reason=Reason.PERMISSION_DENIED,
+        )
+    if reason == "USER_PROJECT_DENIED" or "serviceusage.services.use" in message:
+        return SyncError(
+            f"the identity may not make calls on the account of the quota project ({message})",
+            where=where,
+            remedy=f"grant {CONSUMER_ROLE} on the quota project{_named(consumer)} to the identity that runs lz-sync, "
+            "or name another one: 'gcloud auth application-default set-quota-project PROJECT'",
+            reason=Reason.PERMISSION_DENIED,
+        )
+    if "requires a quota project" in message:
+        return _no_quota_project(told, where)
+    needed = told.metadata.get("permission") or permission
+    on = _scope_of(told.metadata.get("resource")) or scope
+    role = VIEWER_ROLE if needed.startswith("cloudasset.") else f"a role with {needed}"
+    has = f" (it has {needed})" if role == VIEWER_ROLE else ""
+    tier = ""
+    if content_type == "RELATIONSHIP":
+        tier = "; relationships also need Security Command Center Premium: without it drop them from content_types"
+    return SyncError(
+        f"permission denied ({message})",
+        where=where,
+        remedy=f"grant {role}{has} on {on} to the identity that runs lz-sync{tier}",
+        reason=Reason.PERMISSION_DENIED,
+    )
 
 
-def _fields(error: Any) -> list[str]:
-    """The fields that the ``google.rpc.BadRequest`` of an error names, as far as it carries one."""
-    return [
-        violation.field
-        for detail in getattr(error, "details", None) or ()
-        if type(detail).__name__ == "BadRequest"
-        for violation in detail.field_violations
-    ]
+def _perimeter(told: _Told, where: str) -> SyncError:
+    found = _PERIMETER_ID.search(told.message)
+    unique = told.metadata.get("uid") or (found.group(1) if found else "")
+    unique = unique or next((subject for kind, subject in told.violations if kind == "VPC_SERVICE_CONTROLS"), "")
+    service = told.metadata.get("service") or _API
+    look = f"; what it violated is in the audit log under the id {unique}" if unique else ""
+    return SyncError(
+        f"a VPC Service Controls perimeter denied it ({told.message})",
+        where=where,
+        remedy=f"allow {service} for this identity in the ingress rules of the perimeter{look}",
+        reason=Reason.PERMISSION_DENIED,
+    )
 
 
-def _retry_delay(error: Any) -> float | None:
-    """Seconds of the ``google.rpc.RetryInfo`` of an error, as far as it carries one."""
-    for detail in getattr(error, "details", None) or ():
-        if type(detail).__name__ == "RetryInfo":
-            return float(detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9)
-    return None
+def _quota(told: _Told, where: str, call: Quota) -> SyncError:
+    metric = told.metadata.get("quota_metric") or told.metadata.get("quota_limit")
+    subjects = (subject for kind, subject in told.violations if kind == "quota" and subject.startswith("project:"))
+    consumer = _consumer(told) or next(subjects, "").removeprefix("project:")
+    value = told.metadata.get("quota_limit_value")
+    named = f"the quota {metric}" if metric else "the Cloud Asset quota"
+    limit = f" (now {value})" if value else ""
+    return SyncError(
+        f"quota exceeded ({told.message})",
+        where=where,
+        remedy=f"wait, read less often (sync_layers.api_sync.quotas.{call}), or raise {named}{limit} of "
+        + (f"the project {consumer}" if consumer else "the project that calls it"),
+        reason=Reason.QUOTA,
+        retry_after=told.retry_delay,
+    )
+
+
+def _refused(told: _Told, where: str, scope: str) -> SyncError:
+    message = told.message
+    about = f"{message} {' '.join(told.fields)}".lower()
+    if _PAGE_TOKEN.search(about):
+        return SyncError(
+            f"the page token expired ({message})",
+            where=where,
+            remedy="the read starts anew",
+            reason=Reason.TOKEN_EXPIRED,
+        )
+    if _ASSET_TYPE.search(about):
+        return SyncError(
+            f"the asset type is not known to Cloud Asset Inventory ({message})",
+            where=where,
+            remedy="drop the endpoint from sync_layers.api_sync.endpoints; the other types are read",
+            reason=Reason.UNKNOWN_TYPE,
+        )
+    if "quota project" in about:
+        return _no_quota_project(told, where)
+    if told.reason in _UNUSABLE_CONSUMER:
+        return _denied(told, where, scope, "", "")
+    return SyncError(
+        f"Cloud Asset Inventory refused the request ({message})",
+        where=where,
+        remedy="check sync_layers.api_sync.scopes",
+        reason=Reason.INVALID,
+    )
+
+
+def _no_quota_project(told: _Told, where: str) -> SyncError:
+    return SyncError(
+        f"no project is named to count the calls against ({told.message})",
+        where=where,
+        remedy="run 'gcloud auth application-default set-quota-project PROJECT', or set GOOGLE_CLOUD_QUOTA_PROJECT",
+        reason=Reason.PERMISSION_DENIED,
+    )
+
+
+def _told(error: Any) -> _Told:
+    """What an error carries. Its details are protobuf messages of ``google.rpc``."""
+    details = list(getattr(error, "details", None) or ())
+    info = next((detail for detail in details if _kind(detail) == "ErrorInfo"), None)
+    return _Told(
+        message=" ".join(str(getattr(error, "message", error)).split()),
+        reason=info.reason if info is not None else "",
+        metadata=dict(info.metadata) if info is not None else {},
+        fields=tuple(
+            violation.field
+            for detail in details
+            if _kind(detail) == "BadRequest"
+            for violation in detail.field_violations
+        ),
+        violations=tuple(_violations(details)),
+        retry_delay=next(
+            (
+                float(detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9)
+                for detail in details
+                if _kind(detail) == "RetryInfo"
+            ),
+            None,
+        ),
+    )
+
+
+def _violations(details: list[Any]) -> Iterator[tuple[str, str]]:
+    """(kind, what is told) of failed preconditions and exceeded quotas."""
+    for detail in details:
+        if _kind(detail) == "PreconditionFailure":
+            yield from ((violation.type, violation.description) for violation in detail.violations)
+        elif _kind(detail) == "QuotaFailure":
+            yield from (("quota", violation.subject) for violation in detail.violations)
+
+
+def _kind(detail: Any) -> str:
+    return type(detail).__name__
+
+
+def _consumer(told: _Told) -> str:
+    """The project that a call is counted against, as far as the error names it."""
+    named = told.metadata.get("consumer", "").removeprefix("projects/") or told.metadata.get("containerInfo", "")
+    if named:
+        return named
+    found = _PROJECT.search(told.message)
+    return found.group(1) if found else ""
+
+
+def _named(consumer: str) -> str:
+    return f" {consumer}" if consumer else ""
+
+
+def _scope_of(resource: str | None) -> str:
+    """``//cloudresourcemanager.googleapis.com/organizations/1`` → ``organizations/1``."""
+    return "" if not resource else re.sub(r"^//[^/]+/", "", resource)

@@ -7,11 +7,12 @@ always as a whole under a new name first: a reader sees the old file or the new 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import sqlalchemy as sa
@@ -22,7 +23,6 @@ from lz_sync_dagster.sync.store import Store
 from lz_sync_dagster.sync.store import coverage as coverage_ledger
 from lz_sync_dagster.sync.store.layer_runs import CACHE_TTL
 from lz_sync_dagster.sync.store.schema import coverage, findings, policy_sets, resources
-from lz_sync_dagster.sync.timing import from_ns
 
 _BATCH = 20_000
 _FINGERPRINT = b"lz_sync.fingerprint"
@@ -92,14 +92,14 @@ def export_inventory(
     day = now.astimezone(UTC).date().isoformat()
     with store.read() as connection:
         statuses = _statuses(connection, now)
-        tables: list[tuple[str, pa.Schema, Iterable[dict[str, Any]]]] = [
-            ("coverage", COVERAGE, _coverage_rows(connection, statuses, now))
+        tables: list[tuple[str, pa.Schema, Iterable[pa.Table]]] = [
+            ("coverage", COVERAGE, _tables(COVERAGE, _coverage_rows(connection, statuses, now)))
         ]
         fingerprint = _fingerprint(connection, statuses, judged)
         if _fingerprint_of(filesystem, _path(base, "findings", day)) != fingerprint:
             tables += [
                 ("resources", RESOURCES, _resource_rows(connection, statuses, judged)),
-                ("findings", FINDINGS, _finding_rows(connection, now)),
+                ("findings", FINDINGS, _tables(FINDINGS, _finding_rows(connection, now))),
             ]
         for done, (name, schema, rows) in enumerate(tables):
             progress(f"writing {name} to Parquet", done, len(tables))
@@ -140,23 +140,23 @@ def _fingerprint_of(filesystem: pafs.FileSystem, path: str) -> bytes | None:
     return metadata.get(_FINGERPRINT)
 
 
-def _write(filesystem: pafs.FileSystem, path: str, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
+def _write(filesystem: pafs.FileSystem, path: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
     filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
     partial = f"{path}.partial"
     with filesystem.open_output_stream(partial) as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-        for batch in _batches(rows):
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+        for table in tables:
+            writer.write_table(table.cast(schema))
     filesystem.move(partial, path)
 
 
-def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _tables(schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
     batch: list[dict[str, Any]] = []
     for row in rows:
         batch.append(row)
         if len(batch) == _BATCH:
-            yield batch
+            yield pa.Table.from_pylist(batch, schema=schema)
             batch = []
-    yield batch
+    yield pa.Table.from_pylist(batch, schema=schema)
 
 
 def _statuses(connection: sa.Connection, now: datetime) -> dict[tuple[str, str, str], tuple[str, str | None]]:
@@ -203,7 +203,7 @@ def _resource_rows(
     connection: sa.Connection,
     statuses: dict[tuple[str, str, str], tuple[str, str | None]],
     judged: Collection[tuple[str, str]],
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[pa.Table]:
     coverages = _figures_coverage(statuses, judged)
     read_times = {
         (row.scope, row.asset_type): row.complete_read_ns
@@ -234,23 +234,43 @@ def _resource_rows(
         .order_by(resources.c.name)
         .execution_options(yield_per=_BATCH)
     )
-    for row in connection.execute(query):
-        decided, failed, unknown = int(row.decided), int(row.failed), int(row.unknown)
-        proven = read_times.get((row.scope, row.asset_type))
-        yield {
-            "as_of": from_ns(max(proven or 0, row.observed_ns)),
-            "name": row.name,
-            "asset_type": row.asset_type,
-            "project": row.project,
-            "location": row.location,
-            "display_name": row.display_name,
-            "controls_decided": decided,
-            "controls_failed": failed,
-            "controls_unknown": unknown,
-            "violation_count": failed,
-            "compliance_score": (decided - failed) / decided if decided else None,
-            "coverage": coverages.get((row.scope, row.asset_type), "unknown"),
-        }
+    for rows in connection.execute(query).partitions():
+        yield _resource_table(rows, coverages, read_times)
+
+
+def _resource_table(
+    rows: Sequence[sa.Row[Any]],
+    coverages: Mapping[tuple[str, str], str],
+    read_times: Mapping[tuple[str, str], int | None],
+) -> pa.Table:
+    names, asset_types, scopes, projects, locations, display_names, observed, *counts = zip(*rows, strict=True)
+    kinds = list(zip(scopes, asset_types, strict=True))
+    moments = [max(read_times.get(kind) or 0, ns) // 1000 for kind, ns in zip(kinds, observed, strict=True)]
+    decided, failed, unknown = (pa.array([int(count) for count in column], pa.int64()) for column in counts)
+    passed = pc.cast(pc.subtract(decided, failed), pa.float64())
+    nothing = pc.equal(decided, 0)
+    score = pc.if_else(nothing, pa.scalar(None, pa.float64()), pc.divide(passed, pc.cast(decided, pa.float64())))
+    columns = {
+        "as_of": pa.array(moments, pa.int64()).cast(_INSTANT),
+        "name": names,
+        "asset_type": asset_types,
+        "project": projects,
+        "location": locations,
+        "display_name": display_names,
+        "controls_decided": decided,
+        "controls_failed": failed,
+        "controls_unknown": unknown,
+        "violation_count": failed,
+        "compliance_score": score,
+        "coverage": [coverages.get(kind, "unknown") for kind in kinds],
+    }
+    return pa.Table.from_arrays(
+        [
+            column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column, RESOURCES.field(name).type)
+            for name, column in columns.items()
+        ],
+        schema=RESOURCES,
+    )
 
 
 def _finding_rows(connection: sa.Connection, now: datetime) -> Iterator[dict[str, Any]]:

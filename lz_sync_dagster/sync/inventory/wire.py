@@ -30,8 +30,9 @@ _MESSAGES: dict[str, tuple[tuple[str, int, int, int], ...]] = {
         ("related_asset", 15, _BYTES, _ONE),
     ),
     "Resource": (("data", 6, _BYTES, _ONE), ("location", 8, _STRING, _ONE)),
-    "Struct": (("fields", 1, _BYTES, _MANY),),
+    "Items": (("items", 1, _BYTES, _MANY),),
     "Entry": (("key", 1, _STRING, _ONE), ("value", 2, _BYTES, _ONE)),
+    "Value": (("text", 3, _BYTES, _ONE), ("struct", 5, _BYTES, _ONE), ("list", 6, _BYTES, _ONE)),
 }
 #: Counted up whenever the same bytes may be understood in another way, e.g. with other rules of redaction: then every
 #: asset is decoded once more.
@@ -53,7 +54,8 @@ def _classes() -> dict[str, Any]:
 
 
 _CLASSES = _classes()
-Page, Asset, Resource, Struct, Entry = (_CLASSES[name] for name in _MESSAGES)
+#: ``Items``: the entries of a ``Struct``, or the values of a ``ListValue``.
+Page, Asset, Resource, Items, Entry, Value = (_CLASSES[name] for name in _MESSAGES)
 
 
 def fingerprint(body: bytes) -> bytes:

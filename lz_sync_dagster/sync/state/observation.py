@@ -193,16 +193,13 @@ def observe(
     deleted: bool = False,
     content_type: ContentType | None = None,
     existed: bool = False,
-    clean: tuple[str, ...] | None = None,
-    fingerprint: bytes | None = None,
 ) -> Observation:
     """Make an observation of an asset in Cloud Asset's JSON form (REST camelCase or export snake_case keys).
 
     Args:
-        asset: ``name``, ``assetType``, ``updateTime``, ``ancestors``, and one of ``resource``, ``iamPolicy`` and
-            ``orgPolicy``; its numbers as `whole_numbers` leaves them.
+        asset: ``name``, ``assetType``, ``updateTime``, ``ancestors``, and one of ``resource``, ``iamPolicy``,
+            ``orgPolicy`` and ``relations``; its numbers as `whole_numbers` leaves them.
         content_type: which part to take; by default the one that is present, ``RESOURCE`` first.
-        clean: the content was redacted already, at these paths.
 
     Raises:
         InvalidAsset: without a name, without a type, or with an unreadable time.
@@ -212,8 +209,6 @@ def observe(
         raise InvalidAsset("has no name", f"asset of type {asset_type or 'unknown'}")
     if not isinstance(asset_type, str) or not asset_type:
         raise InvalidAsset("has no asset type", f"asset {name}")
-    if len(name) > _LONGEST_NAME or len(asset_type) > _LONGEST_TYPE or "\x00" in name + asset_type:
-        raise InvalidAsset("has a name or type that is too long or not text", f"asset {name[:80]!r}…")
     resource = asset.get("resource") or {}
     if not isinstance(resource, Mapping) or not isinstance(resource.get("location") or "", str):
         raise InvalidAsset("has a resource that is not of Cloud Asset's form", f"asset {name}")
@@ -242,22 +237,62 @@ def observe(
         update_ns = parse_ns(update_time) if update_time else observed_ns
     except (ValueError, TypeError) as error:
         raise InvalidAsset("has an unreadable update time", f"asset {name}") from error
-    if not (0 <= update_ns <= _LAST_NS and 0 <= observed_ns <= _LAST_NS):
-        raise InvalidAsset("has an update time out of range", f"asset {name}")
-    if deleted:
-        update_ns = max(update_ns, observed_ns)
-    redacted: tuple[str, ...] = clean or ()
-    content: Mapping[str, Any] | None = None
+    redacted: tuple[str, ...] = ()
     try:
         if data is not None:
-            if clean is None:
-                data, redacted = redact(data)
-            content = JsonData(data)
+            data, redacted = redact(data)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _not_json(name, error) from error
+    return observation_of(
+        name,
+        asset_type,
+        content_type,
+        data,
+        redacted,
+        scope=scope,
+        update_ns=max(update_ns, observed_ns) if deleted else update_ns,
+        observed_ns=observed_ns,
+        source=source,
+        ancestors=tuple(asset.get("ancestors") or ()),
+        location=resource.get("location"),
+        existed=existed,
+    )
+
+
+def observation_of(
+    name: str,
+    asset_type: str,
+    content_type: ContentType,
+    data: Mapping[str, Any] | None,
+    redacted: tuple[str, ...],
+    *,
+    scope: str,
+    update_ns: int,
+    observed_ns: int,
+    source: Source,
+    ancestors: tuple[str, ...],
+    location: str | None,
+    existed: bool = False,
+    fingerprint: bytes | None = None,
+) -> Observation:
+    """Make an observation of content that is redacted already; ``None`` for a deletion.
+
+    Raises:
+        InvalidAsset: with a name or a time that cannot be kept, or content that is not JSON.
+    """
+    if not name:
+        raise InvalidAsset("has no name", f"asset of type {asset_type or 'unknown'}")
+    if len(name) > _LONGEST_NAME or len(asset_type) > _LONGEST_TYPE or "\x00" in name or "\x00" in asset_type:
+        raise InvalidAsset("has a name or type that is too long or not text", f"asset {name[:80]!r}…")
+    if not (0 <= update_ns <= _LAST_NS and 0 <= observed_ns <= _LAST_NS):
+        raise InvalidAsset("has an update time out of range", f"asset {name}")
+    try:
+        content = None if data is None else JsonData(data)
         digest = digest_of(content)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidAsset(f"has content that is not JSON ({type(error).__name__})", f"asset {name}") from error
-    identifier = data.get("id") if data is not None and content_type is ContentType.RESOURCE else None
-    told = data if data is not None else {}
+        raise _not_json(name, error) from error
+    told: Mapping[str, Any] = {} if data is None else data
+    identifier = told.get("id") if content_type is ContentType.RESOURCE else None
     return Observation(
         name=name,
         content_type=content_type,
@@ -266,17 +301,21 @@ def observe(
         update_ns=update_ns,
         observed_ns=observed_ns,
         source=source,
-        deleted=deleted,
+        deleted=data is None,
         resource_id=None if identifier is None else str(identifier),
-        ancestors=tuple(asset.get("ancestors") or ()),
+        ancestors=ancestors,
         data=content,
         redacted=redacted,
         digest=digest,
-        location=resource.get("location") or _location(told),
+        location=location or _location(told),
         existed=existed,
         display_name=_display_name(name, told),
         fingerprint=fingerprint,
     )
+
+
+def _not_json(name: str, error: Exception) -> InvalidAsset:
+    return InvalidAsset(f"has content that is not JSON ({type(error).__name__})", f"asset {name}")
 
 
 def _location(data: Mapping[str, Any]) -> str | None:

@@ -112,8 +112,15 @@ _SECRET_TEXT = re.compile(
 )
 #: A token is at least this long; shorter texts cannot hold one.
 _SHORTEST_TOKEN = 16
-#: What every token of `_SECRET_TEXT` begins with: a quick look before the careful one.
-_TOKEN_HINT = re.compile(r"PRIVATE KEY|gh[pousr]_|github_pat_|glpat-|ya29\.|GOCSPX-|AIza|A[KS]IA|xox|[sr]k_live_|eyJ")
+#: What a token of `_SECRET_TEXT` cannot be without: a quick look before the careful one.
+_TOKEN_HINTS = (
+    "PRIVATE KEY", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "ya29.", "GOCSPX-", "AIza", "AKIA",
+    "ASIA", "xox", "k_live_", "eyJ",
+)  # fmt: skip
+#: Most of what an inventory says: names, paths, numbers and instants. Nothing is assigned, quoted or spaced in it, so
+#: only a token could be in it, or a hook's URL.
+_HARMLESS = re.compile(r"[A-Za-z0-9./:\-]*\Z")
+_HARMFUL = ("glpat-", "ya29.", "GOCSPX-", "AIza", "AKIA", "ASIA", "xox", "eyJ", "hook")
 #: ``scheme://user:password@host``: only the password goes.
 _URL_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.\-]*://[^\s/:@\"']*:)([^\s/@\"'$<{]+)(@)", re.IGNORECASE)
 #: ``password = "literal"``, in terraform, YAML, shell and the like; references and placeholders are no literals.
@@ -183,8 +190,13 @@ def redact(data: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     return result, tuple(paths)
 
 
+def is_plain(key: str) -> bool:
+    """Whether a field's name says nothing of its content: `redact` then looks at the content alone."""
+    return _kind(key) is _Kind.PLAIN and "\x00" not in key
+
+
 def redact_field(key: str, value: Any) -> tuple[str, Any, tuple[str, ...]]:
-    """What `redact` makes of one top-level field, if no other field decides on it (`stands_alone`).
+    """What `redact` makes of one field, if no other field decides on it (`stands_alone`).
 
     Returns:
         The key, the redacted value, and the paths where something was removed.
@@ -211,7 +223,7 @@ def redact_text(text: str) -> str:
     """
     if "\x00" in text:
         text = text.replace("\x00", "\ufffd")
-    if len(text) < _SHORTEST_TEXT:
+    if len(text) < _SHORTEST_TEXT or (_HARMLESS.match(text) and not any(hint in text for hint in _HARMFUL)):
         return text
     if text[0] in '{[" \n\t':
         inner = _json(text)
@@ -234,8 +246,11 @@ def holds_secret(text: str) -> bool:
 
 
 def _certain(text: str) -> str:
-    if len(text) >= _SHORTEST_TOKEN and _TOKEN_HINT.search(text):
-        text = _SECRET_TEXT.sub(REDACTED, text)
+    if len(text) >= _SHORTEST_TOKEN:
+        for hint in _TOKEN_HINTS:
+            if hint in text:
+                text = _SECRET_TEXT.sub(REDACTED, text)
+                break
     if "://" in text and "@" in text:
         text = _URL_PASSWORD.sub(rf"\g<1>{REDACTED}\g<3>", text)
     if "hook" in text:

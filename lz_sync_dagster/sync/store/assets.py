@@ -22,6 +22,7 @@ from lz_sync_dagster.sync.models import EventType
 from lz_sync_dagster.sync.state.observation import Observation, Source
 from lz_sync_dagster.sync.state.reducer import Change, Known, Part, change_of, is_gone
 from lz_sync_dagster.sync.store import event_log, findings
+from lz_sync_dagster.sync.store.engine import insert_many
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.findings import FindingChange, Judged
 from lz_sync_dagster.sync.store.schema import resource_contents, resource_versions, resources, snapshots
@@ -200,13 +201,12 @@ def _apply_round(
             continue
         values = _values(step, projects, now) | {"written": written, "content_id": content_ids[_key(step)]}
         if not values["deleted"]:
+            content = {} if observation.data is None else observation.data
             verdicts = tuple(
-                evaluate(
-                    observation.asset_type, observation.content_type.value, observation.name, observation.data or {}
-                )
+                evaluate(observation.asset_type, observation.content_type.value, observation.name, content)
             )
             values |= tally([verdict.outcome for verdict in verdicts])
-            judged.append(_judged(observation, values, verdicts))
+            judged.append(_judged(observation, values, verdicts, is_new=row is None))
         elif row is not None:
             judged.append(_judged(observation, values, None))
         if row is None:
@@ -215,8 +215,7 @@ def _apply_round(
             updates.append({f"b_{key}": value for key, value in values.items()})
         if announce and step.change is not Change.NONE:
             events.append(_event(step, values, layer, old_data.get(_key(step))))
-    if inserts:
-        connection.execute(resources.insert(), inserts)
+    insert_many(connection, resources, inserts)
     if updates:
         update(connection, updates)
     for same in _by_columns(touches):
@@ -342,8 +341,7 @@ def _keep_contents(connection: sa.Connection, steps: list[_Step]) -> dict[tuple[
             known = last + len(rows) + 1
             rows.append({"id": known, "data": data, "redacted": list(step.observation.redacted)})
         ids[_key(step)] = known
-    if rows:
-        connection.execute(resource_contents.insert(), rows)
+    insert_many(connection, resource_contents, rows)
     return ids
 
 
@@ -425,7 +423,8 @@ def _project_ids(connection: sa.Connection, steps: list[_Step]) -> dict[str, str
     found: dict[str, str] = {}
     for step in steps:
         if step.observation.name.startswith(_PROJECT_NAME):
-            identifier = (step.observation.data or {}).get("projectId")
+            content = step.observation.data
+            identifier = None if content is None else content.get("projectId")
             if identifier:
                 found[step.observation.name.removeprefix(_PROJECT_NAME)] = str(identifier)
     missing = sorted(numbers - found.keys())
@@ -477,7 +476,7 @@ def _values(step: _Step, projects: Mapping[str, str], now: datetime) -> dict[str
         "scope": observation.scope if row is None or observation.scope != "unscoped" else row.scope,
         "project": _project(observation, projects) or (row.project if row is not None else None),
         "location": observation.location or (row.location if row is not None else None),
-        "display_name": observation.display_name if observation.data or row is None else row.display_name,
+        "display_name": row.display_name if observation.data is None and row is not None else observation.display_name,
         "deleted": deleted,
         "resource_id": resource_id,
         "update_ns": observation.update_ns,
@@ -559,13 +558,16 @@ def tally(outcomes: list[Outcome]) -> dict[str, int]:
     }
 
 
-def _judged(observation: Observation, values: Mapping[str, Any], verdicts: tuple[Any, ...] | None) -> Judged:
+def _judged(
+    observation: Observation, values: Mapping[str, Any], verdicts: tuple[Any, ...] | None, *, is_new: bool = False
+) -> Judged:
     return Judged(
         resource=observation.name,
         content_type=observation.content_type.value,
         asset_type=observation.asset_type,
         project=values["project"],
         verdicts=verdicts,
+        is_new=is_new,
     )
 
 

@@ -7,7 +7,7 @@ What a transaction promises, on both: `Store.write` sees the newest committed st
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.state.observation import JsonData
 
 _BUSY_TIMEOUT_MS = 60_000
+#: Pages of the write-ahead log before they are moved into the file: a load would move the same pages again and again.
+_CHECKPOINT_PAGES = 16_000
+#: What a connection may keep in memory. A transaction that changes more than fits writes its pages twice.
+_CACHE_KB = 32 * 1024
 
 
 def _dumps(value: Any) -> str:
@@ -75,6 +79,26 @@ class Store:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows that all give every column of a table: the same as ``execute(table.insert(), rows)``, faster on
+    SQLite, where SQLAlchemy's own work per row is most of the cost."""
+    if not rows:
+        return
+    if connection.dialect.name != "sqlite":
+        connection.execute(table.insert(), list(rows))
+        return
+    columns = [
+        (column.name, column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect))
+        for column in table.c
+    ]
+    names = ", ".join(connection.dialect.identifier_preparer.quote(name) for name, _ in columns)
+    marks = ", ".join("?" * len(columns))
+    connection.exec_driver_sql(
+        f"INSERT INTO {table.name} ({names}) VALUES ({marks})",  # noqa: S608 - names of the schema
+        [tuple(row[name] if process is None else process(row[name]) for name, process in columns) for row in rows],
+    )
 
 
 def open_store(url: str, *, migrate: bool = True) -> Store:
@@ -148,6 +172,8 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        cursor.execute(f"PRAGMA cache_size=-{_CACHE_KB}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
 

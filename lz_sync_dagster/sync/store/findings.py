@@ -16,13 +16,15 @@ from lz_sync_dagster.sync.store.schema import findings, resources
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The verdicts on one resource's content, all of them; ``None`` once the resource is gone."""
+    """The verdicts on one resource's content, all of them; ``None`` once the resource is gone. ``is_new``: it was never
+    judged before."""
 
     resource: str
     content_type: str
     asset_type: str
     project: str | None
     verdicts: tuple[Verdict, ...] | None
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,9 @@ def record(connection: sa.Connection, judged: list[Judged], *, now: datetime) ->
     if not judged:
         return []
     open_rows: dict[tuple[str, str], dict[_Rule, sa.Row[tuple[object, ...]]]] = {}
-    rows = connection.execute(
-        sa.select(findings).where(
-            findings.c.resource.in_([item.resource for item in judged]), findings.c.resolved_at.is_(None)
-        )
-    )
-    for row in rows:
+    judged_before = [item.resource for item in judged if not item.is_new]
+    query = sa.select(findings).where(findings.c.resource.in_(judged_before), findings.c.resolved_at.is_(None))
+    for row in connection.execute(query) if judged_before else ():
         open_rows.setdefault((row.resource, row.content_type), {})[row.framework, row.control] = row
     changes: list[FindingChange] = []
     inserts: list[dict[str, object]] = []

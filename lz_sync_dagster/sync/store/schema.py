@@ -402,6 +402,15 @@ resources = sa.Table(
     sa.Index("ix_resources_scope_type", "scope", "content_type", "asset_type", "deleted"),
     sa.Index("ix_resources_type_name", "content_type", "asset_type", "deleted", "name"),
     sa.Index("ix_resources_project_type", "content_type", "project", "asset_type", "location", "deleted"),
+    sa.Index(
+        "ix_resources_absent",
+        "scope",
+        "asset_type",
+        "content_type",
+        "deleted",
+        sqlite_where=sa.text("absent_ns IS NOT NULL"),
+        postgresql_where=sa.text("absent_ns IS NOT NULL"),
+    ),
 )
 
 #: Superseded versions of resources: what was current before the row in ``resources``. An unchanged resource has none.

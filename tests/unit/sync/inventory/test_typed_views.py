@@ -180,10 +180,34 @@ anything = st.recursive(
     max_leaves=8,
 )
 NAMES = (
-    "networkInterfaces", "accessConfigs", "labels", "parent", "settings", "ipAddresses", "access", "nodePools",
-    "allowed",    "autoscaling", "secondaryIpRanges", "retentionPolicy", "status", "machineType", "zone", "priority", "mtu", "tier",
-    "projectNumber", "state", "logConfig", "region", "subnetworks", "routingConfig", "config", "replicaCount",
-    "endpoints",)  # fmt: skip
+    "networkInterfaces",
+    "accessConfigs",
+    "labels",
+    "parent",
+    "settings",
+    "ipAddresses",
+    "access",
+    "nodePools",
+    "allowed",
+    "autoscaling",
+    "secondaryIpRanges",
+    "retentionPolicy",
+    "status",
+    "machineType",
+    "zone",
+    "priority",
+    "mtu",
+    "tier",
+    "projectNumber",
+    "state",
+    "logConfig",
+    "region",
+    "subnetworks",
+    "routingConfig",
+    "config",
+    "replicaCount",
+    "endpoints",
+)
 
 
 @given(st.sampled_from(VIEWS), st.dictionaries(st.sampled_from(NAMES), anything) | anything)

@@ -147,6 +147,13 @@ def _require_columns() -> None:
             ["content_type", "project", "asset_type", "location", "deleted"],
             unique=False,
         )
+        batch_op.create_index(
+            "ix_resources_absent",
+            ["scope", "asset_type", "content_type", "deleted"],
+            unique=False,
+            sqlite_where=sa.text("absent_ns IS NOT NULL"),
+            postgresql_where=sa.text("absent_ns IS NOT NULL"),
+        )
         batch_op.drop_column("redacted")
         batch_op.drop_column("data")
     with op.batch_alter_table("terraform_blocks", schema=None) as batch_op:
