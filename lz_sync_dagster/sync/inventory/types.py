@@ -38,6 +38,12 @@ DATABASES: dict[str, str] = {
     "redis.googleapis.com/Instance": "Memorystore",
 }
 
+#: Databases that are shown if they are there.
+MORE_DATABASES: dict[str, str] = {
+    "redis.googleapis.com/Cluster": "Memorystore",
+    "memorystore.googleapis.com/Instance": "Memorystore",
+}
+
 #: ``sync_layers.api_sync.endpoints`` → asset types. Projects come first: they tell project ids for the others.
 ENDPOINTS: dict[str, tuple[str, ...]] = {
     "/projects": (PROJECT, FOLDER, ORGANIZATION),
