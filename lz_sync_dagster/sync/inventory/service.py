@@ -76,6 +76,7 @@ class _Tally:
     missing: int = 0
     missed_by_feed: int = 0
     unusable: int = 0
+    drifted: int = 0
     errors: dict[Part, SyncError] = field(default_factory=dict)
     late: dict[Part, SyncError] = field(default_factory=dict)
     waiting: dict[Part, SyncError] = field(default_factory=dict)
@@ -93,6 +94,7 @@ class _Tally:
         self.read += loaded.assets
         self.decoded += loaded.decoded
         self.unusable += loaded.unusable
+        self.drifted += loaded.drifted
         self.applied += loaded.applied
         self.missed_by_feed += 0 if loaded.baseline else loaded.applied.changed
         if loaded.result is not None:
@@ -110,6 +112,7 @@ class _Tally:
         self.read += found.changed
         self.decoded += loaded.decoded
         self.unusable += loaded.unusable
+        self.drifted += loaded.drifted
         self.applied += loaded.applied
         self.missed_by_feed += loaded.applied.changed
         self.looked_at.update(found.looked_at)
@@ -439,6 +442,7 @@ def _outcome(store: Store, plan: ReadPlan, tally: _Tally, written: int, *, now: 
                 "missing_once": tally.missing,
                 "missed_by_feed": tally.missed_by_feed,
                 "unusable": tally.unusable,
+                "new_fields": tally.drifted,
                 "parquet_files_written": written,
             },
             "coverage": {
