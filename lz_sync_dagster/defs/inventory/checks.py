@@ -40,9 +40,9 @@ def breaker_is_closed(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
     if waiting:
         return error(
             [
-                f"{item.part[0]}, {item.part[1]} ({item.part[2]}): {item.lost} of {item.known} assets are missing since "
-                f"{item.opened_at.isoformat()}; nothing was deleted; restore the reader's access or, if they were "
-                f"deleted, confirm that with {breakers.command_of(item.part)}"
+                f"{item.part[0]}, {item.part[1]} ({item.part[2]}): {item.lost} of {item.known} assets are missing "
+                f"since {item.opened_at.isoformat()}; nothing was deleted; restore the reader's access or, if they "
+                f"were deleted, confirm that with {breakers.command_of(item.part)}"
                 for item in waiting
             ],
             open=len(waiting),
