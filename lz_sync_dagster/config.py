@@ -524,6 +524,8 @@ def _line(problem: Any, file: Path, lines: dict[tuple[str | int, ...], int], fro
         near = difflib.get_close_matches(str(location[-1]), allowed, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{origin}: {key}: is not a known key; allowed: {', '.join(allowed)}{hint}"
+    if location[0] in SECRETS:
+        return f"{origin}: {key}: its value is not allowed; {_allowed(problem)}"
     shown = redact_text(repr(next(iter(redact({str(location[-1]): problem["input"]})[0].values()))))
     return f"{origin}: {key}: {shown} is not allowed; {_allowed(problem)}"
 
@@ -554,7 +556,9 @@ def _allowed(problem: Any) -> str:
         return f"allowed: {context['expected']}"
     if problem["type"] == "string_pattern_mismatch":
         return f"allowed: text that matches {context['pattern']}"
-    return by_type.get(problem["type"], str(problem["msg"]).replace("Input should be", "allowed:"))
+    return by_type.get(
+        problem["type"], str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "allowed:")
+    )
 
 
 def _keys_at(location: tuple[str | int, ...]) -> list[str]:

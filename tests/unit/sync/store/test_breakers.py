@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import pytest
@@ -342,3 +343,20 @@ def test_refusals_are_written_down_within_bounds(store: Store, clock: SteppedClo
             lines[2].id,
         ]
     assert (lines[0].action, lines[0].details) == ("refused", {"action": "confirm_deletions"})
+
+
+def test_of_several_who_confirm_at_once_one_does(reader: Reader) -> None:
+    looked_at = reader.waiting()
+
+    def confirm(_: int) -> reads.Confirmation | SyncError:
+        try:
+            return reader.confirm(looked_at.fingerprint)
+        except SyncError as error:
+            return error
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(confirm, range(4)))
+    assert len([answer for answer in answers if isinstance(answer, reads.Confirmation)]) == 1
+    assert existing(reader.store) == names(range(4))
+    with reader.store.read() as connection:
+        assert len(audit.recent(connection, limit=10, action="confirm_deletions")) == 1
