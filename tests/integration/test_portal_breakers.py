@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -17,7 +18,8 @@ from lz_sync_dagster.portal.app import create_app
 from lz_sync_dagster.portal.server import bind, server_for
 from lz_sync_dagster.sync.state.observation import Source, observe
 from lz_sync_dagster.sync.state.reducer import Breaker
-from lz_sync_dagster.sync.store import Store, assets, audit, breakers, reads
+from lz_sync_dagster.sync.store import Store, assets, audit, breakers, feed_freshness, reads
+from lz_sync_dagster.sync.store.feed_freshness import Delivery
 from lz_sync_dagster.sync.store.schema import resources
 from lz_sync_dagster.sync.timing import to_ns
 from tests.conftest import NOW, SteppedClock, until
@@ -224,3 +226,21 @@ def test_the_audit_log_is_paged(sqlite_store: Store, serve: Serve) -> None:
     assert [line["actor"] for line in first["items"] + rest["items"]] == [f"cli:{number}" for number in (4, 3, 2, 1, 0)]
     assert rest["next_cursor"] is None
     assert httpx.get(f"{url}/api/v1/audit", params={"action": "b"}).json()["items"] == []
+
+
+def test_the_feeds_freshness_has_bounds_and_a_rate(store: Store, serve: Serve) -> None:
+    published = NOW - timedelta(milliseconds=70)
+    with store.write(exclusive=assets.LOCK) as connection:
+        told = [Delivery(TYPE, to_ns(published) - 3 * 10**9, published)]
+        feed_freshness.record_delivered(connection, told, committed_at=NOW)
+    url = serve(store)
+    answer = httpx.get(f"{url}/api/v1/feed-freshness", params={"asset_type": TYPE}).json()
+    [item] = answer["items"]
+    assert (item["delivered"], item["missed"], item["missed_rate"]) == (1, 0, 0.0)
+    assert item["source_delay"]["p95"] == {"more_than_seconds": 2.0, "at_most_seconds": 5.0}
+    assert item["own_delay"]["p50"] == {"more_than_seconds": 0.05, "at_most_seconds": 0.1}
+    assert httpx.get(f"{url}/api/v1/feed-freshness", params={"asset_type": "a\0"}).json()["items"] == []
+    assert httpx.get(f"{url}/api/v1/feed-freshness", params={"hours": 0}).status_code == 422
+    metrics = httpx.get(f"{url}/metrics").text
+    labels = f'asset_type="{TYPE}",of="source",quantile="0.95"'
+    assert f"lz_sync_asset_feed_delay_seconds{{{labels}}} 5.0" in metrics

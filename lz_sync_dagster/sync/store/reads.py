@@ -19,7 +19,16 @@ from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.models import CoverageStatus, EventType
 from lz_sync_dagster.sync.state.observation import Source
 from lz_sync_dagster.sync.state.reducer import Breaker, Change, Part, is_gone, newest_reads
-from lz_sync_dagster.sync.store import assets, breakers, coverage, event_log, findings, inbox, layer_runs
+from lz_sync_dagster.sync.store import (
+    assets,
+    breakers,
+    coverage,
+    event_log,
+    feed_freshness,
+    findings,
+    inbox,
+    layer_runs,
+)
 from lz_sync_dagster.sync.store.coverage import CoverageMark
 from lz_sync_dagster.sync.store.engine import Store
 from lz_sync_dagster.sync.store.event_log import NewEvent
@@ -459,6 +468,7 @@ def _delete(
     ]
     events += [assets.finding_event(change, layer, now) for change in findings.record(connection, gone, now=now)]
     event_log.append(connection, events, recorded_at=now)
+    feed_freshness.record_missed(connection, [(row.asset_type, row.absent_ns) for row in rows], found_at=now)
 
 
 def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
