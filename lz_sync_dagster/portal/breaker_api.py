@@ -10,17 +10,7 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from lz_sync_dagster.portal.answers import (
-    ERRORS,
-    Answer,
-    Cursor,
-    Limit,
-    NextCursor,
-    read_cursor,
-    read_place,
-    write_cursor,
-    write_place,
-)
+from lz_sync_dagster.portal.answers import ERRORS, Answer, InPage, Limit, NextCursor
 from lz_sync_dagster.portal.context import InPortal, Portal
 from lz_sync_dagster.portal.operators import Refused, operator_of
 from lz_sync_dagster.portal.problems import STATUS_OF_REASON, Problem
@@ -129,11 +119,11 @@ def list_breakers(portal: InPortal) -> BreakersAnswer:
 
 @router.get("/breakers/losses", summary="What vanished from a part", tags=["operations"])
 def list_losses(
-    portal: InPortal, scope: Part, asset_type: Part, content_type: Part, cursor: Cursor = None, limit: Limit = 100
+    portal: InPortal, scope: Part, asset_type: Part, content_type: Part, page: InPage, limit: Limit = 100
 ) -> LossesAnswer:
     """All names. `fingerprint` changes if a sync renews the breaker between two pages: begin again then."""
     part = (scope, asset_type, content_type)
-    place = read_place(cursor, str)
+    place = page.read_place(str)
     with portal.store.read() as connection:
         found = breakers.find(connection, part)
         names = breakers.losses(connection, part, limit=limit + 1, after=place[0] if place else "")
@@ -143,7 +133,7 @@ def list_losses(
         coverage=_WHOLE,
         items=names[:limit],
         fingerprint=found.fingerprint,
-        next_cursor=write_place(names[limit - 1]) if len(names) > limit else None,
+        next_cursor=page.write_place(names[limit - 1]) if len(names) > limit else None,
     )
 
 
@@ -205,13 +195,13 @@ def confirm(portal: InPortal, operator: Operator, wanted: Confirmation) -> Confi
 @router.get("/audit", summary="Who did what, the newest first", tags=["operations"])
 def audit_lines(
     portal: InPortal,
+    page: InPage,
     action: Annotated[str | None, Query(max_length=64, pattern=_TEXT, description="Only this action.")] = None,
-    cursor: Cursor = None,
     limit: Limit = 100,
 ) -> AuditAnswer:
     """The audit log: confirmations, and what was refused."""
     with portal.store.read() as connection:
-        lines = audit.recent(connection, limit=limit + 1, before=read_cursor(cursor), action=action)
+        lines = audit.recent(connection, limit=limit + 1, before=page.read_number(), action=action)
     return AuditAnswer(
         as_of=portal.clock(),
         source=OWN_RECORDS,
@@ -227,7 +217,7 @@ def audit_lines(
             )
             for line in lines[:limit]
         ],
-        next_cursor=write_cursor(lines[limit - 1].id) if len(lines) > limit else None,
+        next_cursor=page.write_number(lines[limit - 1].id) if len(lines) > limit else None,
     )
 
 

@@ -38,6 +38,12 @@ DATABASES: dict[str, str] = {
     "redis.googleapis.com/Instance": "Memorystore",
 }
 
+#: Databases that are shown if they are there.
+MORE_DATABASES: dict[str, str] = {
+    "redis.googleapis.com/Cluster": "Memorystore",
+    "memorystore.googleapis.com/Instance": "Memorystore",
+}
+
 #: ``sync_layers.api_sync.endpoints`` → asset types. Projects come first: they tell project ids for the others.
 ENDPOINTS: dict[str, tuple[str, ...]] = {
     "/projects": (PROJECT, FOLDER, ORGANIZATION),
@@ -54,6 +60,8 @@ ENDPOINTS: dict[str, tuple[str, ...]] = {
 #: Types that carry an IAM policy of their own in Cloud Asset Inventory, among those above.
 _WITH_IAM_POLICY = frozenset({PROJECT, FOLDER, ORGANIZATION, BUCKET, DATASET, SERVICE_ACCOUNT, CRYPTO_KEY, SUBNETWORK})
 _WITH_ORG_POLICY = frozenset({PROJECT, FOLDER, ORGANIZATION})
+#: Types that tell relations of their own. Cloud Asset serves them with Security Command Center Premium only.
+_WITH_RELATIONSHIP = frozenset({INSTANCE, DISK, SUBNETWORK, FIREWALL, CLUSTER, NODE_POOL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,7 @@ def plan_parts(scopes: Sequence[str], endpoints: Sequence[str], content_types: S
         ContentType.RESOURCE: frozenset(chosen),
         ContentType.IAM_POLICY: _WITH_IAM_POLICY,
         ContentType.ORG_POLICY: _WITH_ORG_POLICY,
+        ContentType.RELATIONSHIP: _WITH_RELATIONSHIP,
     }
     return Plan(
         tuple(
