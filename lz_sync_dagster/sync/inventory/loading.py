@@ -23,7 +23,7 @@ from lz_sync_dagster.sync.inventory.reader import AssetReader, Page
 from lz_sync_dagster.sync.state.fields import fields_of
 from lz_sync_dagster.sync.state.observation import ContentType, JsonData, Observation
 from lz_sync_dagster.sync.state.reducer import Breaker, Part
-from lz_sync_dagster.sync.store import Store, assets, data_fields, dead_letters, reads
+from lz_sync_dagster.sync.store import Store, assets, breakers, data_fields, dead_letters, reads
 from lz_sync_dagster.sync.store.assets import Applied
 from lz_sync_dagster.sync.store.data_fields import FieldCache
 from lz_sync_dagster.sync.store.dead_letters import DeadLetter
@@ -257,15 +257,7 @@ def incomplete(part: Part, loaded: Loaded) -> SyncError | None:
         )
     result = loaded.result
     if result is not None and result.withheld:
-        return SyncError(
-            f"{result.lost} of {result.known} assets vanished at once; nothing was deleted",
-            where=where(part),
-            remedy=(
-                "check the reader's access; if the deletion was meant, confirm it with "
-                f"'lz-sync breaker confirm {' '.join(part)}'"
-            ),
-            reason=Reason.BREAKER_OPEN,
-        )
+        return breakers.waiting(part, known=result.known, lost=result.lost)
     return None
 
 
