@@ -10,8 +10,10 @@ from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.analytics import bigquery, billing, raw, transform
 from lz_sync_dagster.sync.analytics.billing import Landing, RefusedLine
 from lz_sync_dagster.sync.analytics.publish import Published, publish
+from lz_sync_dagster.sync.compliance.controls import load_controls
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.models import CoverageStatus, Status
+from lz_sync_dagster.sync.picture import export_inventory
 from lz_sync_dagster.sync.progress import Progress, silent
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
 from lz_sync_dagster.sync.store import Store, dead_letters
@@ -46,7 +48,8 @@ def sync_analytics(
 
 
 def land_billing(settings: Settings, store: Store, *, clock: Clock, progress: Progress = silent) -> Landing:
-    """Step 1: bring raw billing up to date, and see to it that every raw table can be read.
+    """Step 1: bring raw billing and the day's picture of the inventory up to date, and see to it that every raw table
+    can be read.
 
     Raises:
         SyncError: see `billing.land`; also for a warehouse that cannot read this raw folder.
@@ -61,6 +64,7 @@ def land_billing(settings: Settings, store: Store, *, clock: Clock, progress: Pr
         with store.write() as connection:
             dead_letters.add(connection, letters, now=clock())
 
+    export_inventory(store, settings.raw_dir, judged=load_controls().kinds, now=clock(), progress=progress)
     export = settings.sync_layers.bigquery.billing_export
     landing = billing.land(export, settings.raw_dir, refuse=refuse, progress=progress)
     raw.ensure_tables(settings.raw_dir)
