@@ -169,23 +169,27 @@ class PartLoader:
         if loaded.baseline:
             batch = batch[: max(0, _SAMPLE - loaded.sampled)]
             loaded.sampled += len(batch)
-        news: dict[tuple[str, str, str], dict[str, frozenset[str]]] = {}
+        news: dict[tuple[str, str], dict[str, tuple[frozenset[str], str]]] = {}
         for observation in batch:
             if isinstance(observation.data, JsonData):
                 key = (observation.asset_type, observation.content_type.value)
                 fields = fields_of(observation.data.data)
-                if self._fields.news(key, fields):
-                    news[*key, observation.name] = fields
-        if news:
-            with self._store.write(exclusive=_FIELDS_LOCK) as connection:
-                now = self._clock()
-                for (asset_type, content_type, name), fields in news.items():
+                found = news.setdefault(key, {})
+                for path in self._fields.news(key, fields):
+                    kinds, example = found.get(path, (frozenset[str](), observation.name))
+                    found[path] = (kinds | fields[path], example)
+        if not any(news.values()):
+            return
+        with self._store.write(exclusive=_FIELDS_LOCK) as connection:
+            now = self._clock()
+            for (asset_type, content_type), found in news.items():
+                for example in {name for _, name in found.values()}:
                     drifted = data_fields.record(
                         connection,
                         asset_type,
                         content_type,
-                        fields,
-                        example=name,
+                        {path: kinds for path, (kinds, name) in found.items() if name == example},
+                        example=example,
                         now=now,
                         baseline=loaded.baseline,
                         cache=self._fields,
