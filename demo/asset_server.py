@@ -306,6 +306,7 @@ class _Service:
     shard_bytes: int = SHARD_BYTES
     feeds: dict[str, Any] = field(default_factory=dict)
     operations: dict[str, Any] = field(default_factory=dict)
+    looked_at: set[str] = field(default_factory=set)
     exports: list[threading.Thread] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -563,11 +564,14 @@ class _Service:
         return operation
 
     def get_operation(self, request: Any) -> Any:
+        """At the first look an operation goes on, however fast it is, as it would at Google."""
         with self.lock:
             found = self.operations.get(request.name)
+            first = request.name not in self.looked_at
+            self.looked_at.add(request.name)
         if found is None:
             raise _Refused(code_pb2.NOT_FOUND, f"The operation {request.name} does not exist.")
-        return found
+        return operations_pb2.Operation(name=request.name, metadata=found.metadata) if first else found
 
     def finish(self, name: str, *, error: _Refused | None = None, response: Any = None) -> None:
         """End an operation."""
