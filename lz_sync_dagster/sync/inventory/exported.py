@@ -15,7 +15,13 @@ from google.iam.v1 import policy_pb2
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
 from lz_sync_dagster.sync.inventory.structs import number
-from lz_sync_dagster.sync.state.observation import ContentType, Observation, Source, observation_of
+from lz_sync_dagster.sync.state.observation import (
+    ContentType,
+    InvalidAsset,
+    Observation,
+    Source,
+    observation_of,
+)
 from lz_sync_dagster.sync.state.redaction import redact
 from lz_sync_dagster.sync.timing import parse_ns
 
@@ -62,9 +68,9 @@ def observation(line: Line, content_type: ContentType, scope: str, read_ns: int,
     """The observation of an asset. Raises ``ValueError``, ``TypeError`` or `InvalidAsset` for one of another form."""
     location = None
     if content_type is ContentType.RESOURCE:
-        resource = line.body.get("resource") or {}
-        location = resource.get("location")
-        data, redacted = redact(_as_struct(resource.get("data") or {}))
+        resource = _object(line.body.get("resource"))
+        location = _text(resource.get("location")) or None
+        data, redacted = redact(_as_struct(_object(resource.get("data"))))
     else:
         data, redacted = redact(_policies(line, content_type))
     update_time = line.get("update_time", "updateTime")
@@ -85,19 +91,22 @@ def observation(line: Line, content_type: ContentType, scope: str, read_ns: int,
 
 
 def parse_relation(body: bytes) -> Relation:
-    """Raises ``ValueError`` or ``TypeError`` for what is no asset."""
-    line = parse(body)
-    related = line.get("related_asset", "relatedAsset") or {}
-    update_time = line.get("update_time", "updateTime")
-    return Relation(
-        name=line.name,
-        asset_type=line.asset_type,
-        ancestors=tuple(line.body.get("ancestors") or ()),
-        update_ns=parse_ns(update_time) if update_time else 0,
-        kind=_text(related.get("relationship_type", related.get("relationshipType"))),
-        related=_text(related.get("asset")),
-        related_type=_text(related.get("asset_type", related.get("assetType"))),
-    )
+    """Raises `InvalidAsset` for what is none: a set of relations that lacks one says nothing true."""
+    try:
+        line = parse(body)
+        related = _object(line.get("related_asset", "relatedAsset"))
+        update_time = line.get("update_time", "updateTime")
+        return Relation(
+            name=line.name,
+            asset_type=line.asset_type,
+            ancestors=tuple(_text(ancestor) for ancestor in line.body.get("ancestors") or ()),
+            update_ns=parse_ns(update_time) if update_time else 0,
+            kind=_text(related.get("relationship_type", related.get("relationshipType"))),
+            related=_text(related.get("asset")),
+            related_type=_text(related.get("asset_type", related.get("assetType"))),
+        )
+    except (ValueError, TypeError) as error:
+        raise InvalidAsset(f"is no relation ({error})", f"line {body[:80]!r}") from error
 
 
 def _policies(line: Line, content_type: ContentType) -> dict[str, Any]:
@@ -126,6 +135,14 @@ def _as_struct(value: Any) -> Any:
         return [_as_struct(item) for item in value]
     if isinstance(value, int | float) and not isinstance(value, bool):
         return number(float(value))
+    return value
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise TypeError(f"a {type(value).__name__} is no object")
     return value
 
 
