@@ -13,10 +13,11 @@ import typer
 
 from bench.git import bench_git
 from bench.harness import BenchError, Benchmark, Options, lines, load_targets, missed, report
+from bench.queries import bench_queries
 from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.logging import configure_logging
 
-BENCHMARKS: dict[str, Benchmark] = {"git": bench_git}
+BENCHMARKS: dict[str, Benchmark] = {"git": bench_git, "queries": bench_queries}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

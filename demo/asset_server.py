@@ -445,11 +445,12 @@ class _Service:
         self, types: Sequence[str], scope: str, low: int, high: int, at_type: int, position: Position
     ) -> Iterator[tuple[int, Position, Json]]:
         if low >= BASE_END_NS:  # only what was changed can be that new
+            names = (scope, _by_number(self.organization, scope))
             for name in self.organization.changed_names():
-                asset = self.organization.get(name) if name > position[1] else None
+                asset = self.organization.changed(name) if name > position[1] else None
                 if asset is None or asset["assetType"] not in types or not low <= parse_ns(asset["updateTime"]) <= high:
                     continue
-                if any(ancestor in (scope, _by_number(self.organization, scope)) for ancestor in asset["ancestors"]):
+                if any(ancestor in names for ancestor in asset["ancestors"]):
                     yield 0, (0, name), asset
             return
         for number in range(at_type, len(types)):

@@ -287,6 +287,10 @@ class Organization:
         asset = self.base(found[0], content_type, found[1])
         return None if at_ns is not None and parse_ns(asset["updateTime"]) > at_ns else copy.deepcopy(asset)
 
+    def changed(self, name: str, content_type: str = RESOURCE) -> Json | None:
+        """What one of `changed_names` is now, ``None`` if it is gone. It is shared: not to be written to."""
+        return self._versions[(content_type, name)][-1].asset
+
     def history(self, name: str, content_type: str = RESOURCE) -> list[Version]:
         """All versions, oldest first; empty if the asset never was."""
         versions: list[Version] = []

@@ -606,6 +606,7 @@ _TERRAFORM = {
         """,
     "terraform/02-networking/main.tf": """
         locals {
+          shared_project = "lz-network-shared-rwz3"
           labels = {
             team        = "platform"
             environment = "shared"
@@ -613,8 +614,8 @@ _TERRAFORM = {
         }
 
         resource "google_compute_network" "hub" {
-          name                    = "hub"
-          project                 = var.host_project
+          name                    = "vpc-shared-rwz3"
+          project                 = local.shared_project
           auto_create_subnetworks = false
           routing_mode            = "GLOBAL"
         }
@@ -633,6 +634,15 @@ _TERRAFORM = {
           }
         }
 
+        resource "google_compute_subnetwork" "services" {
+          name                     = "subnet-rwz3"
+          project                  = local.shared_project
+          network                  = google_compute_network.hub.id
+          region                   = "europe-west1"
+          ip_cidr_range            = "10.0.0.0/24"
+          private_ip_google_access = true
+        }
+
         module "spoke" {
           source   = "./modules/spoke"
           for_each = var.spokes
@@ -644,7 +654,7 @@ _TERRAFORM = {
     "terraform/02-networking/firewall.tf": """
         resource "google_compute_firewall" "iap_ssh" {
           name          = "hub-allow-iap-ssh"
-          project       = var.host_project
+          project       = local.shared_project
           network       = google_compute_network.hub.name
           source_ranges = ["35.235.240.0/20"]
           allow {
@@ -653,6 +663,19 @@ _TERRAFORM = {
           }
           log_config {
             metadata = "INCLUDE_ALL_METADATA"
+          }
+        }
+
+        # Load balancers only: who opens it for more by hand shows up as a change.
+        resource "google_compute_firewall" "web" {
+          name          = "allow-web-rwz3"
+          project       = local.shared_project
+          network       = google_compute_network.hub.self_link
+          source_ranges = ["35.191.0.0/16", "130.211.0.0/22"]
+          target_tags   = ["web"]
+          allow {
+            protocol = "tcp"
+            ports    = ["80", "443"]
           }
         }
 

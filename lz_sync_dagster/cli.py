@@ -23,6 +23,7 @@ from lz_sync_dagster import __version__
 
 if TYPE_CHECKING:
     from lz_sync_dagster.config import Settings
+    from lz_sync_dagster.sync.doctor import Report
     from lz_sync_dagster.sync.foreground import ForegroundResult
     from lz_sync_dagster.sync.models import SyncStatus
     from lz_sync_dagster.sync.progress import Progress
@@ -163,6 +164,30 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def doctor(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for what is looked at.", min=1, max=600)] = 30.0,
+) -> None:
+    """Check that everything a sync needs is there, and say what to do about what is not. Exits with 1 if something
+    failed."""
+    from lz_sync_dagster.config import ConfigError, load_settings
+    from lz_sync_dagster.sync.doctor import examine, unusable_configuration
+    from lz_sync_dagster.sync.timing import utcnow
+
+    try:
+        report = examine(load_settings(config), clock=utcnow, seconds=timeout)
+    except ConfigError as error:
+        report = unusable_configuration(error.lines, now=utcnow())
+    if as_json:
+        _print_json(report.document())
+    else:
+        _print_report(report)
+    if not report.ok:
+        raise typer.Exit(EXIT_NOT_IN_SYNC)
+
+
+@app.command()
 def portal(
     config: ConfigOption = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
@@ -266,6 +291,20 @@ def _lines(title: str) -> Progress:
 
 def _print_results(results: Sequence[ForegroundResult]) -> None:
     _print_statuses([result.status for result in results], {result.status.layer: result.seconds for result in results})
+
+
+def _print_report(report: Report) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    colors = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
+    console = Console(highlight=False)
+    for result in report.results:
+        line = Text(f"{result.verdict.value:<8}", style=colors[result.verdict.value])
+        line.append(f"{result.check:<18}", style="bold").append(f"{result.subject}: {result.what}", style="default")
+        console.print(line, soft_wrap=True)
+        if result.remedy is not None:
+            console.print(f"{'':<26}→ {result.remedy}", markup=False, soft_wrap=True)
 
 
 def _count(value: int | None) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from datetime import datetime
+from types import UnionType
 from typing import Annotated, Any
 
 import orjson
 import sqlalchemy as sa
-from fastapi import Query
+from fastapi import Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -69,50 +71,73 @@ def layer_status(connection: sa.Connection, portal: Portal, layer: LayerId, now:
     return next(status for status in statuses if status.layer is layer)
 
 
-def write_cursor(number: int) -> str:
-    """The cursor of a list that goes by number."""
-    return _encode(str(number).encode())
+class Paging:
+    """Where a list goes on. A cursor belongs to its list and to what it was asked with: another one refuses it."""
+
+    def __init__(self, request: Request, cursor: Cursor = None) -> None:
+        asked = sorted(pair for pair in request.query_params.multi_items() if pair[0] not in ("cursor", "limit"))
+        self._tag = hashlib.sha256(orjson.dumps([request.url.path, asked])).digest()[:_TAG]
+        self._cursor = cursor
+
+    def write_number(self, number: int) -> str:
+        """The cursor of a list that goes by number."""
+        return self._encode(str(number).encode())
+
+    def read_number(self) -> int | None:
+        """The number in the cursor; ``None`` for no cursor. Raises a 422 for anything that is none."""
+        raw = self._decoded()
+        if raw is None:
+            return None
+        try:
+            number = int(raw.decode("ascii"))
+        except ValueError as error:
+            raise bad_cursor() from error
+        if not 0 <= number < 2**63:
+            raise bad_cursor()
+        return number
+
+    def write_place(self, *place: str | int | None) -> str:
+        """The cursor of a list that goes by a key of several columns."""
+        return self._encode(orjson.dumps(place))
+
+    def read_place(self, *kinds: type[str] | type[int] | UnionType) -> Any:
+        """The key in the cursor, a tuple of these kinds; ``None`` for no cursor. Raises a 422 for anything that is
+        none."""
+        raw = self._decoded()
+        if raw is None:
+            return None
+        try:
+            place = orjson.loads(raw)
+        except ValueError as error:
+            raise bad_cursor() from error
+        if not isinstance(place, list) or len(place) != len(kinds):
+            raise bad_cursor()
+        for part, kind in zip(place, kinds, strict=True):
+            if isinstance(part, bool) or not isinstance(part, kind):
+                raise bad_cursor()
+            if "\0" in part if isinstance(part, str) else abs(part or 0) >= 2**63:
+                raise bad_cursor()
+        return tuple(place)
+
+    def _encode(self, raw: bytes) -> str:
+        return base64.urlsafe_b64encode(self._tag + raw).decode().rstrip("=")
+
+    def _decoded(self) -> bytes | None:
+        if self._cursor is None:
+            return None
+        try:
+            raw = base64.urlsafe_b64decode(self._cursor + "=" * (-len(self._cursor) % 4))
+        except (binascii.Error, ValueError) as error:
+            raise bad_cursor() from error
+        if raw[:_TAG] != self._tag:
+            raise bad_cursor()
+        return raw[_TAG:]
 
 
-def read_cursor(cursor: str | None) -> int | None:
-    """The number in a cursor; ``None`` for no cursor. Raises a 422 for anything that is none."""
-    if cursor is None:
-        return None
-    try:
-        number = int(_decode(cursor).decode("ascii"))
-    except (binascii.Error, ValueError) as error:
-        raise bad_cursor() from error
-    if not 0 <= number < 2**63:
-        raise bad_cursor()
-    return number
-
-
-def write_place(*place: str | int) -> str:
-    """The cursor of a list that goes by a key of several columns."""
-    return _encode(orjson.dumps(place))
-
-
-def read_place(cursor: str | None, *kinds: type[str] | type[int]) -> Any:
-    """The key in a cursor, a tuple of these kinds; ``None`` for no cursor. Raises a 422 for anything that is none."""
-    if cursor is None:
-        return None
-    try:
-        place = orjson.loads(_decode(cursor))
-    except (binascii.Error, ValueError) as error:
-        raise bad_cursor() from error
-    if not isinstance(place, list) or [type(part) for part in place] != list(kinds):
-        raise bad_cursor()
-    if any("\0" in part if isinstance(part, str) else abs(part) >= 2**31 for part in place):
-        raise bad_cursor()
-    return tuple(place)
-
-
-def _encode(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-def _decode(cursor: str) -> bytes:
-    return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+#: Bytes of a cursor that say which list it belongs to.
+_TAG = 6
+#: A parameter of this type receives the cursor.
+InPage = Annotated[Paging, Depends()]
 
 
 def bad_cursor() -> RequestValidationError:

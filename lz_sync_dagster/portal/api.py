@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from lz_sync_dagster.layers import LayerId
-from lz_sync_dagster.portal.answers import ERRORS, Answer, Cursor, Limit, layer_status, read_cursor, write_cursor
+from lz_sync_dagster.portal.answers import ERRORS, Answer, InPage, Limit, layer_status
 from lz_sync_dagster.portal.context import InPortal
 from lz_sync_dagster.sync.compliance.verdict import Severity
 from lz_sync_dagster.sync.inventory.views import infrastructure_state
@@ -166,18 +166,18 @@ def state(portal: InPortal, limit: Limit = 1000) -> LZInfrastructureState:
 @router.get("/sync/runs", summary="Syncs, the newest first", tags=["sync"])
 def sync_runs(
     portal: InPortal,
+    page: InPage,
     layer: Annotated[LayerId | None, Query(description="Only this layer's.")] = None,
-    cursor: Cursor = None,
     limit: Limit = 100,
 ) -> SyncRunsAnswer:
     """The record of every sync: who asked, how long it took, what it changed, how it ended."""
-    before = read_cursor(cursor)
+    before = page.read_number()
     with portal.store.read() as connection:
         rows = layer_runs.recent(connection, limit=limit + 1, layer=layer, before=before)
     items = [_run(row) for row in rows[:limit]]
     return SyncRunsAnswer(
         items=items,
-        next_cursor=write_cursor(items[-1].id) if len(rows) > limit else None,
+        next_cursor=page.write_number(items[-1].id) if len(rows) > limit else None,
         as_of=portal.clock(),
         source=OWN_RECORDS,
         coverage=Coverage(status=CoverageStatus.COMPLETE, complete=1),
@@ -201,16 +201,16 @@ def _run(row: Any) -> SyncRun:
 
 
 @router.get("/sync/deliveries", summary="What asked for a sync, the newest first", tags=["sync"])
-def deliveries(portal: InPortal, cursor: Cursor = None, limit: Limit = 100) -> DeliveriesAnswer:
+def deliveries(portal: InPortal, page: InPage, limit: Limit = 100) -> DeliveriesAnswer:
     """The inbox: webhook deliveries, heads that polling found since their webhook was missed, changes for other layers.
 
     `missed` and `late_seconds` say what is known now: a delivery that comes afterwards is late, not missed.
     """
     with portal.store.read() as connection:
-        rows = inbox.records(connection, limit=limit + 1, before=read_cursor(cursor))
+        rows = inbox.records(connection, limit=limit + 1, before=page.read_number())
     return DeliveriesAnswer(
         items=[_delivery(row) for row in rows[:limit]],
-        next_cursor=write_cursor(rows[limit - 1].id) if len(rows) > limit else None,
+        next_cursor=page.write_number(rows[limit - 1].id) if len(rows) > limit else None,
         as_of=portal.clock(),
         source=OWN_RECORDS,
         coverage=Coverage(status=CoverageStatus.COMPLETE, complete=1),
@@ -257,18 +257,18 @@ def coverage(portal: InPortal) -> CoverageAnswer:
 @router.get("/violations", summary="Open violations", tags=["state"])
 def violations(
     portal: InPortal,
+    page: InPage,
     severity: Annotated[list[Severity] | None, Query(description="Only these severities.")] = None,
-    cursor: Cursor = None,
     limit: Limit = 100,
 ) -> ViolationsAnswer:
     """Controls that a resource does not meet now. What was not read or not decided is not here: see `coverage`."""
-    after = read_cursor(cursor)
+    after = page.read_number()
     with portal.store.read() as connection:
         rows = findings.open_violations(connection, limit=limit + 1, after=after or 0, severities=severity or ())
         inventory = layer_status(connection, portal, LayerId.API, portal.clock())
     return ViolationsAnswer(
         items=[violation for _, violation in rows[:limit]],
-        next_cursor=write_cursor(rows[limit - 1][0]) if len(rows) > limit else None,
+        next_cursor=page.write_number(rows[limit - 1][0]) if len(rows) > limit else None,
         as_of=inventory.as_of,
         source=inventory.source,
         coverage=inventory.coverage,

@@ -11,7 +11,17 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from lz_sync_dagster import __version__
 from lz_sync_dagster.config import Settings
-from lz_sync_dagster.portal import api, feed, health, problems, quota_api, repository_api, webhooks
+from lz_sync_dagster.portal import (
+    api,
+    drift_api,
+    feed,
+    health,
+    inventory_api,
+    problems,
+    quota_api,
+    repository_api,
+    webhooks,
+)
 from lz_sync_dagster.portal.board import BoardReader
 from lz_sync_dagster.portal.context import Portal
 from lz_sync_dagster.portal.feed import MAX_PENDING, Feed
@@ -77,7 +87,7 @@ def create_app(
         board=BoardReader(settings, store, clock),
     )
     app.state.portal = portal
-    for part in (api, quota_api, repository_api, feed, webhooks, health):
+    for part in (api, quota_api, repository_api, drift_api, inventory_api, feed, webhooks, health):
         app.include_router(part.router)
     problems.install(app)
     if pages:

@@ -15,14 +15,10 @@ from lz_sync_dagster.portal import markdown
 from lz_sync_dagster.portal.answers import (
     ERRORS,
     Answer,
-    Cursor,
+    InPage,
     Limit,
     NextCursor,
     layer_status,
-    read_cursor,
-    read_place,
-    write_cursor,
-    write_place,
 )
 from lz_sync_dagster.portal.context import InPortal, Portal
 from lz_sync_dagster.sync.errors import Reason, SyncError
@@ -249,14 +245,14 @@ router = APIRouter(prefix="/api/v1", responses=ERRORS, tags=["repository"])
 @router.get("/knowledge", summary="Documents: all of them, or a search")
 def knowledge(
     portal: InPortal,
+    page: InPage,
     q: Annotated[Text, Query(description="What to search for; without it, all documents by path.")] = None,
-    cursor: Cursor = None,
     limit: HitLimit = 50,
 ) -> KnowledgeAnswer:
     """Every word has to occur; the last one may go on, and so may words of four letters or more. Words between double
     quotes follow each other. Nothing is an operator. A `q` without a word finds nothing."""
     if q:
-        offset = read_cursor(cursor) or 0
+        offset = page.read_number() or 0
         with portal.store.read() as connection:
             hits = documents.search(connection, q, limit=limit + 1, offset=offset)
             base = _base(connection, portal)
@@ -271,9 +267,9 @@ def knowledge(
             )
             for hit in hits[:limit]
         ]
-        more = write_cursor(offset + limit) if len(hits) > limit else None
+        more = page.write_number(offset + limit) if len(hits) > limit else None
         return KnowledgeAnswer(items=items, next_cursor=more, **base)
-    place = read_place(cursor, str)
+    place = page.read_place(str)
     with portal.store.read() as connection:
         entries = documents.listed(connection, limit=limit + 1, after=place[0] if place else "")
         base = _base(connection, portal)
@@ -281,7 +277,7 @@ def knowledge(
         KnowledgeEntry(path=entry.path, title=entry.title, page=markdown.page_of(entry.path))
         for entry in entries[:limit]
     ]
-    more = write_place(entries[limit - 1].path) if len(entries) > limit else None
+    more = page.write_place(entries[limit - 1].path) if len(entries) > limit else None
     return KnowledgeAnswer(items=items, next_cursor=more, **base)
 
 
@@ -322,12 +318,12 @@ def document(
 @router.get("/governance", summary="pmo.yaml, value by value")
 def governance(
     portal: InPortal,
+    page: InPage,
     key: Annotated[Text, Query(description="Only this key and those below it, and their history.")] = None,
-    cursor: Cursor = None,
     limit: Limit = 1000,
 ) -> GovernanceAnswer:
     """The values of the last `pmo.yaml` that could be read, and what is wrong with the present one."""
-    after = read_place(cursor, str)
+    after = page.read_place(str)
     with portal.store.read() as connection:
         entries = repository_views.governance_entries(connection)
         issues = source_findings.open_findings(
@@ -357,15 +353,15 @@ def governance(
         items=items,
         issues=[_finding(issue) for issue in issues],
         history=None if history is None else [_change(change) for change in history],
-        next_cursor=write_place(items[-1].key) if len(entries) > limit else None,
+        next_cursor=page.write_place(items[-1].key) if len(entries) > limit else None,
         **base,
     )
 
 
 @router.get("/gates", summary="Enforcement gates")
-def gates(portal: InPortal, cursor: Cursor = None, limit: Limit = 100) -> GatesAnswer:
+def gates(portal: InPortal, page: InPage, limit: Limit = 100) -> GatesAnswer:
     """The gates of `ENFORCEMENT_GATES.md`, each with what changed it, the newest first."""
-    offset = read_cursor(cursor) or 0
+    offset = page.read_number() or 0
     with portal.store.read() as connection:
         rows = repository_views.gates(connection)
         shown = rows[offset : offset + limit]
@@ -388,35 +384,35 @@ def gates(portal: InPortal, cursor: Cursor = None, limit: Limit = 100) -> GatesA
         )
         for gate in shown
     ]
-    more = write_cursor(offset + limit) if len(rows) > offset + limit else None
+    more = page.write_number(offset + limit) if len(rows) > offset + limit else None
     return GatesAnswer(items=items, next_cursor=more, **base)
 
 
 @router.get("/source-findings", summary="What is wrong with the landing zone's files")
 def findings(
     portal: InPortal,
+    page: InPage,
     kind: Annotated[list[FindingKind] | None, Query(description="Only these kinds.")] = None,
-    cursor: Cursor = None,
     limit: Limit = 100,
 ) -> SourceFindingsAnswer:
     """Open findings: files that are withheld or could be read in part only, values that their schema does not allow,
     copies that were edited, commits without a good signature."""
-    after = read_cursor(cursor) or 0
+    after = page.read_number() or 0
     with portal.store.read() as connection:
         opened = source_findings.open_findings(connection, kinds=kind or ())
         base = _base(connection, portal)
     rows = sorted((item for item in opened if item.id > after), key=lambda item: item.id)
     return SourceFindingsAnswer(
         items=[_finding(item) for item in rows[:limit]],
-        next_cursor=write_cursor(rows[limit - 1].id) if len(rows) > limit else None,
+        next_cursor=page.write_number(rows[limit - 1].id) if len(rows) > limit else None,
         **base,
     )
 
 
 @router.get("/runbooks", summary="Runbooks, section by section")
-def runbooks(portal: InPortal, cursor: Cursor = None, limit: Limit = 100) -> RunbooksAnswer:
+def runbooks(portal: InPortal, page: InPage, limit: Limit = 100) -> RunbooksAnswer:
     """The sections of the runbooks, with their commands."""
-    after = read_place(cursor, str, int)
+    after = page.read_place(str, int)
     with portal.store.read() as connection:
         rows = repository_views.runbook_sections(connection, limit=limit + 1, after=after)
         base = _base(connection, portal)
@@ -424,23 +420,23 @@ def runbooks(portal: InPortal, cursor: Cursor = None, limit: Limit = 100) -> Run
         RunbookItem(path=row.path, line=row.line, section=row.section, commands=row.commands, commit=row.commit_sha)
         for row in rows[:limit]
     ]
-    more = write_place(items[-1].path, items[-1].line) if len(rows) > limit else None
+    more = page.write_place(items[-1].path, items[-1].line) if len(rows) > limit else None
     return RunbooksAnswer(items=items, next_cursor=more, **base)
 
 
 @router.get("/terraform", summary="Terraform blocks")
 def terraform(
     portal: InPortal,
+    page: InPage,
     block_type: Annotated[
         Text, Query(alias="type", description="Only this type: `resource`, `module`, … or a resource type.")
     ] = None,
     module: Annotated[Text, Query(description="Only blocks of files in this folder.")] = None,
     q: Annotated[Text, Query(description="Only blocks with this text in their address or path.")] = None,
-    cursor: Cursor = None,
     limit: Limit = 100,
 ) -> TerraformAnswer:
     """The blocks of the landing zone's `.tf` files. What they describe need not exist: see `resources`."""
-    after = read_place(cursor, str, int, str)
+    after = page.read_place(str, int, str)
     with portal.store.read() as connection:
         rows = repository_views.blocks(
             connection, limit=limit + 1, after=after, block_type=block_type, module=module, words=q
@@ -463,7 +459,7 @@ def terraform(
         )
         for row in rows[:limit]
     ]
-    more = write_place(items[-1].path, items[-1].line, items[-1].address) if len(rows) > limit else None
+    more = page.write_place(items[-1].path, items[-1].line, items[-1].address) if len(rows) > limit else None
     return TerraformAnswer(items=items, next_cursor=more, **base)
 
 

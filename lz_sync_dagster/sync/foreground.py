@@ -14,6 +14,7 @@ from lz_sync_dagster.config import Settings
 from lz_sync_dagster.layers import LAYERS, LayerId
 from lz_sync_dagster.sync.cadence import cadence_of
 from lz_sync_dagster.sync.errors import LayerBusy, Reason, SyncError
+from lz_sync_dagster.sync.inventory.service import request_full_read
 from lz_sync_dagster.sync.inventory.views import infrastructure_state
 from lz_sync_dagster.sync.models import Status, SyncStatus
 from lz_sync_dagster.sync.progress import Progress
@@ -62,9 +63,13 @@ def sync_layers(
     seconds: dict[LayerId, float] = {}
     details: dict[LayerId, dict[str, Any]] = {}
     errors: dict[LayerId, SyncError] = {}
-    if full and LayerId.GIT in layers:
+    if full:
         with store.write() as connection:
-            repository.doubt_git_state(connection)
+            if LayerId.GIT in layers:
+                repository.doubt_git_state(connection)
+            if LayerId.API in layers:
+                now = clock()
+                request_full_read(connection, actor=triggered_by, key=f"full-{now.isoformat()}", now=now)
     for layer in ORDER:
         if layer not in layers or layer in settings.disabled_layers:
             continue

@@ -115,6 +115,18 @@ class Project(_Model):
     parent: str | None
     state: str | None
     labels: dict[str, str]
+    created_at: str | None = None
+
+
+class Folder(_Model):
+    """A folder. ``parent``: ``folders/1`` or ``organizations/1``."""
+
+    name: str
+    folder_id: str
+    display_name: str | None
+    parent: str | None
+    state: str | None
+    created_at: str | None = None
 
 
 class VPC(_Model):
@@ -126,11 +138,48 @@ class VPC(_Model):
     auto_create_subnetworks: bool | None
     subnetworks: int | None
     routing_mode: str | None
+    mtu: int | None = None
+
+
+class Subnetwork(_Model):
+    """A subnetwork. ``network``: its name without the project."""
+
+    name: str
+    display_name: str
+    project: str | None
+    region: str | None
+    network: str | None
+    ip_cidr_range: str | None
+    secondary_ranges: dict[str, str]
+    private_google_access: bool | None
+    flow_logs: bool | None
+    purpose: str | None
+    stack_type: str | None
+
+
+class Firewall(_Model):
+    """A VPC firewall rule. ``allowed`` and ``denied``: ``tcp:22,80-90``, or ``all``."""
+
+    name: str
+    display_name: str
+    project: str | None
+    network: str | None
+    direction: str | None
+    priority: int | None
+    disabled: bool | None
+    allowed: list[str]
+    denied: list[str]
+    source_ranges: list[str]
+    destination_ranges: list[str]
+    source_tags: list[str]
+    target_tags: list[str]
+    target_service_accounts: list[str]
+    logged: bool | None
 
 
 class VM(_Model):
     """A Compute Engine instance. ``status`` is what Compute Engine says, or ``None`` if the inventory does not carry
-    it."""
+    it. ``internal_ips`` and ``external_ips`` are IPv4."""
 
     name: str
     display_name: str
@@ -141,10 +190,15 @@ class VM(_Model):
     internal_ips: list[str]
     external_ips: list[str]
     labels: dict[str, str]
+    internal_ipv6s: list[str] = Field(default_factory=list)
+    external_ipv6s: list[str] = Field(default_factory=list)
+    networks: list[str] = Field(default_factory=list)
+    service_accounts: list[str] = Field(default_factory=list)
+    created_at: str | None = None
 
 
 class Cluster(_Model):
-    """A GKE cluster."""
+    """A GKE cluster. ``private_nodes``: nodes without external addresses; ``None`` where it is not told."""
 
     name: str
     display_name: str
@@ -153,10 +207,38 @@ class Cluster(_Model):
     status: str | None
     version: str | None
     node_count: int | None
+    node_pools: int | None = None
+    release_channel: str | None = None
+    autopilot: bool | None = None
+    private_nodes: bool | None = None
+    private_endpoint: bool | None = None
+    network: str | None = None
+    subnetwork: str | None = None
+    endpoint: str | None = None
+    created_at: str | None = None
+
+
+class NodePool(_Model):
+    """A node pool of a GKE cluster. ``cluster``: the cluster's full resource name."""
+
+    name: str
+    display_name: str
+    project: str | None
+    location: str | None
+    cluster: str | None
+    status: str | None
+    version: str | None
+    machine_type: str | None
+    initial_node_count: int | None
+    min_nodes: int | None
+    max_nodes: int | None
+    auto_upgrade: bool | None
+    auto_repair: bool | None
 
 
 class Database(_Model):
-    """A database instance of any engine; ``kind`` is its Cloud Asset type."""
+    """A database instance of any engine; ``kind`` is its Cloud Asset type. ``high_availability``: a replica stands by
+    in another zone; ``None`` where the data does not say."""
 
     name: str
     display_name: str
@@ -165,6 +247,82 @@ class Database(_Model):
     kind: str
     engine: str | None
     state: str | None
+    version: str | None = None
+    tier: str | None = None
+    high_availability: bool | None = None
+    private_addresses: list[str] = Field(default_factory=list)
+    public_addresses: list[str] = Field(default_factory=list)
+    created_at: str | None = None
+
+
+class Bucket(_Model):
+    """A Cloud Storage bucket."""
+
+    name: str
+    display_name: str
+    project: str | None
+    location: str | None
+    storage_class: str | None
+    uniform_access: bool | None
+    public_access_prevention: str | None
+    versioning: bool | None
+    retention_seconds: int | None
+    retention_locked: bool | None
+    kms_key: str | None
+    labels: dict[str, str]
+    created_at: str | None
+
+
+class Dataset(_Model):
+    """A BigQuery dataset. ``public``: all users, or all authenticated ones, have access; ``None`` if it is not told."""
+
+    name: str
+    display_name: str
+    project: str | None
+    location: str | None
+    dataset_id: str | None
+    default_expiration_ms: int | None
+    kms_key: str | None
+    public: bool | None
+    labels: dict[str, str]
+    created_at: str | None
+
+
+class ServiceAccount(_Model):
+    """A service account."""
+
+    name: str
+    display_name: str | None
+    project: str | None
+    email: str | None
+    unique_id: str | None
+    disabled: bool | None
+
+
+class ServiceAccountKey(_Model):
+    """A key of a service account: never the key itself. ``service_account``: the email in its name."""
+
+    name: str
+    project: str | None
+    key_id: str
+    service_account: str | None
+    key_type: str | None
+    origin: str | None
+    algorithm: str | None
+    valid_after: str | None
+    valid_before: str | None
+    disabled: bool | None
+
+
+class IamBinding(_Model):
+    """One member with one role on one resource. ``condition``: its expression, ``None`` if it holds always."""
+
+    resource: str
+    asset_type: str
+    project: str | None
+    role: str
+    member: str
+    condition: str | None
 
 
 class Violation(_Model):
@@ -197,6 +355,15 @@ class LZInfrastructureState(_Model):
     compute_instances: list[VM]
     gke_clusters: list[Cluster]
     databases: list[Database]
+    folders: list[Folder]
+    subnetworks: list[Subnetwork]
+    firewalls: list[Firewall]
+    node_pools: list[NodePool]
+    buckets: list[Bucket]
+    datasets: list[Dataset]
+    service_accounts: list[ServiceAccount]
+    service_account_keys: list[ServiceAccountKey]
+    iam_bindings: list[IamBinding]
     compliance_score: float | None
     policy_violations: list[Violation]
     sync_metadata: SyncStatus

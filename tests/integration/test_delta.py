@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,16 +17,20 @@ from hypothesis import strategies as st
 from demo.asset_server import AssetServer, start_asset_server
 from demo.faults import Faults
 from demo.organization import ORGANIZATION, Organization
+from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.inventory import delta
+from lz_sync_dagster.sync.inventory.decoder import Decoder
 from lz_sync_dagster.sync.inventory.delta import DeltaResult, is_news, read_delta
+from lz_sync_dagster.sync.inventory.reader import AssetReader
 from lz_sync_dagster.sync.inventory.types import BUCKET, FIREWALL, FOLDER, INSTANCE, PROJECT
 from lz_sync_dagster.sync.state.observation import Source
 from lz_sync_dagster.sync.state.reducer import Knowledge
+from lz_sync_dagster.sync.store import Store, assets, part_reads
 from lz_sync_dagster.sync.store.part_reads import KnownVersion
 from lz_sync_dagster.sync.store.quota import Quota
 from lz_sync_dagster.sync.timing import parse_ns, to_ns
-from tests.conftest import NOW, SteppedClock
+from tests.conftest import NOW, SOAK, SteppedClock
 
 SQL = "sqladmin.googleapis.com/Instance"
 FIRESTORE = "firestore.googleapis.com/Database"
@@ -141,6 +146,19 @@ def test_a_hundred_changes_cost_two_calls(demo: Demo) -> None:
         assert (newest[name].scope, newest[name].source) == (ORGANIZATION, Source.SNAPSHOT)
 
 
+def test_a_version_is_told_as_a_full_read_tells_it(demo: Demo) -> None:
+    name = demo.names(INSTANCE)[0]
+    demo.touch(name, metadata={"items": [{"key": "password", "value": "hunter2"}]})
+    told = demo.read().observations[-1]
+    part = (ORGANIZATION, INSTANCE, "RESOURCE")
+    reader = AssetReader(demo.client, page_size=1000, timeout_seconds=10)
+    bodies = [body for page in reader.read(part) for body in page.bodies]
+    decoded = Decoder(lambda *_: []).decode(part, told.observed_ns, [(b"", body) for body in bodies])
+    [read] = [item for item in decoded.observations if item.name == name]
+    assert replace(read, fingerprint=None) == told
+    assert "hunter2" not in str(told.data)
+
+
 def test_all_pages_and_all_batches_are_read(demo: Demo) -> None:
     changed = demo.names(FIREWALL)[:11]
     for name in changed:
@@ -159,6 +177,32 @@ def test_what_the_store_knows_already_costs_nothing_more(demo: Demo) -> None:
     demo.touch(demo.names()[0], again=True)
     third = demo.read()
     assert [item.name for item in third.observations] == [demo.names()[0]], "older versions are not told again"
+
+
+def test_what_the_store_took_in_is_known_at_the_next_read(demo: Demo, store: Store) -> None:
+    name = demo.names()[0]
+    demo.touch(name)
+
+    def read() -> DeltaResult:
+        def known(names: Sequence[str]) -> Mapping[str, KnownVersion]:
+            with store.read() as connection:
+                return part_reads.known_versions(connection, names, "RESOURCE")
+
+        return read_delta(
+            demo.client, ORGANIZATION, TYPES, SINCE, known, calls=demo.calls, clock=demo.clock, timeout_seconds=10
+        )
+
+    first = read()
+    with store.write(exclusive=assets.LOCK) as connection:
+        applied = assets.apply(
+            connection, first.observations, layer=LayerId.API, now=demo.clock(), evaluate=lambda *_: []
+        )
+        part_reads.record_delta(connection, first.looked_at, until_ns=first.until_ns)
+        [state] = part_reads.states(connection, [(ORGANIZATION, BUCKET, "RESOURCE")])
+    assert (applied.created, applied.updated) == (1, 1), "what it was at the window's begin, and the change"
+    assert (state.delta_read_ns, state.complete_read_ns) == (to_ns(demo.clock()), None), "a delta proves nothing"
+    again = read()
+    assert (again.found, again.changed, again.calls) == (1, 0, {SEARCH: 1})
 
 
 def test_versions_between_two_reads_are_history_too_in_their_order(demo: Demo) -> None:
@@ -318,14 +362,14 @@ def test_an_asset_that_cannot_be_used_is_told_apart(demo: Demo, monkeypatch: pyt
     good, odd = demo.names()[:2]
     demo.touch(good)
     demo.touch(odd)
-    real = delta.asset_body
+    real = delta.observation_of
 
-    def refuse(asset: Any, content_type: str) -> dict[str, Any]:
-        if asset.name == odd:
+    def refuse(name: str, *rest: Any, **more: Any) -> Any:
+        if name == odd:
             raise OverflowError("too large")
-        return real(asset, content_type)
+        return real(name, *rest, **more)
 
-    monkeypatch.setattr(delta, "asset_body", refuse)
+    monkeypatch.setattr(delta, "observation_of", refuse)
     result = demo.read()
     assert {item.name for item in result.observations} == {good}
     assert {(part[1], item.key) for part, item in result.unusable} == {(BUCKET, odd)}
@@ -348,7 +392,8 @@ def test_a_search_that_tells_the_second_alone_is_news_unless_the_second_was_over
 CHANGES = st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["touch", "touch", "delete", "read"])), max_size=25)
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.soak
+@settings(max_examples=300 if SOAK else 15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=CHANGES)
 def test_deltas_after_a_full_read_know_all_that_exists(changes: list[tuple[int, str]]) -> None:
     demo = Demo()

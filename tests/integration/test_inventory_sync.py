@@ -70,17 +70,29 @@ def settings(world: World, tmp_path: Path) -> Settings:
     )
 
 
-def sync(settings: Settings, store: Store) -> tuple[LayerOutcome, list[float]]:
-    waits: list[float] = []
+class Patience:
+    """A clock that waiting moves on, so that nobody has to wait."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def __call__(self) -> datetime:
+        return utcnow() + timedelta(seconds=sum(self.waits))
+
+
+def sync(settings: Settings, store: Store, *, later: timedelta = timedelta(0)) -> tuple[LayerOutcome, list[float]]:
+    """A sync with all its attempts, ``later`` than now."""
+    clock = Patience()
+    clock.waits.append(later.total_seconds())
     outcome = run_to_end(
         store,
         LayerId.API,
-        lambda run: sync_inventory(settings, store, run, clock=utcnow, progress=silent),
+        lambda run: sync_inventory(settings, store, run, clock=clock, progress=silent),
         triggered_by="test",
-        clock=utcnow,
-        sleep=waits.append,
+        clock=clock,
+        sleep=clock.waits.append,
     )
-    return outcome, waits
+    return outcome, clock.waits[1:]
 
 
 def existing(store: Store, content_type: str = "RESOURCE") -> set[str]:
@@ -173,7 +185,7 @@ def test_a_denied_type_is_partial_names_the_role_and_deletes_nothing(
         assert waits == [], "a denied permission does not pass by waiting"
         assert "roles/cloudasset.viewer" in outcome.errors[0]
     assert existing(store) == before
-    assert outcome.from_cache == {"resources", "findings", "infrastructure_state"}
+    assert outcome.from_cache == {"resources", "findings", "infrastructure_state", "terraform_drift"}
     assert outcome.as_of < started, "what is served from the last good copy is as old as that"
     gaps = {gap.asset_type: gap for gap in ledger(store).gaps}
     assert gaps[SQL].reason is Reason.PERMISSION_DENIED
@@ -435,9 +447,9 @@ def test_a_used_up_quota_ends_the_sync_and_its_wait_is_honoured(
     assert gaps(sqlite_store)[FIREWALL] == (CoverageStatus.UNKNOWN, Reason.QUOTA)
 
     server.refusals = {}
-    assert sync(settings, sqlite_store)[0].status is Status.SUCCESS
+    assert sync(settings, sqlite_store, later=timedelta(minutes=20))[0].status is Status.SUCCESS
     server.refusals = {SUBNETWORK: refusal(code_pb2.RESOURCE_EXHAUSTED, "quota", retry_after=90)}
-    outcome, waits = sync(settings, sqlite_store)
+    outcome, waits = sync(settings, sqlite_store, later=timedelta(minutes=30))
     assert (outcome.status, waits) == (Status.PARTIAL, [90, 90, 300])
     assert gaps(sqlite_store) == {SUBNETWORK: (CoverageStatus.PARTIAL, Reason.QUOTA)}
 

@@ -117,6 +117,7 @@ def fill(store: Store) -> None:
                 provider="google",
                 references=[],
                 labels={},
+                attributes={},
                 blob="0" * 40,
                 has_error=False,
                 commit_sha=SHA,

@@ -40,6 +40,20 @@ inventory_assets = layer_assets(
             metadata={"store_table": "findings", "grain": "one row per (control, resource, opened_at)"},
         ),
         dg.AssetSpec(
+            ["inventory", "terraform_drift"],
+            description=(
+                "What terraform says for certain against what exists: matched, changed, missing, or unresolved with "
+                "the reason. One row per resource block or instance of it."
+            ),
+            deps=[_RESOURCES, _COVERAGE, ["git", "terraform_blocks"]],
+            kinds={"googlecloud", "terraform"},
+            metadata={
+                "store_table": "terraform_drift",
+                "grain": "one row per resource block or instance of it",
+                "endpoint": "/api/v1/terraform-drift",
+            },
+        ),
+        dg.AssetSpec(
             ["inventory", "infrastructure_state"],
             description="The landing zone as the portal shows it: `GET /api/v1/sync/infrastructure-state`.",
             deps=[_RESOURCES, _COVERAGE, _FINDINGS, ["events", "feed_events"]],

@@ -181,6 +181,7 @@ class Mirror:
         max_blob_bytes: larger blobs are left out of the copy, where the remote can do that.
         borrows: another copy whose objects this one uses, so that a file that goes from one repository to the other is
             copied nowhere.
+        timeout_seconds: how long one command of git may take.
 
     Every method that talks to the remote raises `SyncError`: transient if the remote cannot be reached, not if it is
     not found, refuses the credentials or has no such branch.
@@ -195,12 +196,14 @@ class Mirror:
         credential: Credential | None = None,
         max_blob_bytes: int | None = None,
         borrows: Path | None = None,
+        timeout_seconds: int = COMMAND_TIMEOUT,
     ) -> None:
         self.path = path
         self.config = config
         self.key = key
         self._credential = credential or NoCredential()
         self._borrows = borrows
+        self._timeout_seconds = timeout_seconds
         self._filter = None if max_blob_bytes is None else f"blob:limit={max_blob_bytes + 1}"
         is_folder = "://" not in config.url and not _SCP_LIKE.match(config.url)
         self._url = str(Path(config.url).absolute()) if is_folder else config.url
@@ -327,6 +330,21 @@ class Mirror:
         except (OSError, pygit2.GitError) as error:  # a killed process left its lock; the next fetch finds it too
             log.warning("mirror_not_moved", path=str(self.path), error=str(error))
 
+    def try_push(self) -> None:
+        """Ask whether the remote would take a push, without making one. What it checks only when something comes
+        (protected branches, hooks) is not known afterwards either."""
+        self._prepare()
+        try:
+            repository = self.open()
+            empty = repository.TreeBuilder().write()
+            nobody = pygit2.Signature("lz-sync", "lz-sync@localhost", 0, 0)
+            commit = repository.create_commit(None, nobody, nobody, "", empty, [])
+        except (OSError, pygit2.GitError) as error:
+            raise self.failure(error) from error
+        status, errors = self._run(["push", "--quiet", "--dry-run", "origin", f"{commit}:refs/heads/lz-sync/doctor"])
+        if status != 0:
+            raise self._error(errors)
+
     def delete_branch(self, branch: str, *, expected: str) -> None:
         """Delete a branch of the remote.
 
@@ -429,7 +447,7 @@ class Mirror:
                 env=self.environment(),
                 with_extended_output=True,
                 with_exceptions=False,
-                kill_after_timeout=COMMAND_TIMEOUT,
+                kill_after_timeout=self._timeout_seconds,
             )
         except git.GitCommandNotFound as error:
             raise self.failure(error) from error

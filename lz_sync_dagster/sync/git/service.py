@@ -16,6 +16,7 @@ import structlog
 
 from lz_sync_dagster import __version__
 from lz_sync_dagster.config import RepositoryConfig, Settings
+from lz_sync_dagster.sync.drift.service import refresh as refresh_drift
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.git.history import ACTOR_TRAILER, SOURCE_TRAILER, reaches
 from lz_sync_dagster.sync.git.mapping import Mapping
@@ -100,6 +101,8 @@ def sync_git(settings: Settings, store: Store, run: LayerRun, *, clock: Clock, p
             totals = changes.after(totals)
             if published.commit is None or source.remote_head() == head:
                 break
+    # Also after a sync that changed nothing: the one before may have been killed just here.
+    refresh_drift(store, clock=clock)
     return _outcome(settings, store, totals, published, head, as_of)
 
 

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 import tree_sitter
 import tree_sitter_hcl
 
+from lz_sync_dagster.sync.git import expressions
 from lz_sync_dagster.sync.store.repository import TerraformBlock
 from lz_sync_dagster.sync.store.source_findings import FindingKind, SourceFinding
 
@@ -166,6 +167,7 @@ def _block(node: tree_sitter.Node, path: str, offset: int, blob: str, commit: st
         provider=provider[:128] if provider else None,
         references=sorted({reference for reference in _references(node) if reference != address}),
         labels=_labels(attributes.get("labels")),
+        attributes=expressions.attributes(block_type, name, body),
         blob=blob,
         has_error=node.has_error,
         commit_sha=commit,

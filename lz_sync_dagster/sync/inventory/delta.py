@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from google.api_core import exceptions as google
+from google.protobuf.message import DecodeError
 
 from lz_sync_dagster.sync.errors import Reason, SyncError
-from lz_sync_dagster.sync.inventory.decoder import Unusable, asset_body
+from lz_sync_dagster.sync.inventory.decoder import Unusable
 from lz_sync_dagster.sync.inventory.errors import classify
-from lz_sync_dagster.sync.state.observation import ContentType, InvalidAsset, Observation, Source, observe
+from lz_sync_dagster.sync.inventory.structs import StructDecoder
+from lz_sync_dagster.sync.state.observation import ContentType, InvalidAsset, Observation, Source, observation_of
 from lz_sync_dagster.sync.state.reducer import Part
 from lz_sync_dagster.sync.store.part_reads import KnownVersion
 from lz_sync_dagster.sync.store.quota import Calls, Quota
@@ -37,7 +39,7 @@ _FOR_ALL = frozenset(
     {Reason.QUOTA, Reason.UNAUTHENTICATED, Reason.UNAVAILABLE, Reason.TIMEOUT, Reason.API_DISABLED, Reason.INTERNAL}
 )
 #: What converting an asset that is not of the expected form raises.
-_ODD = (ValueError, TypeError, OverflowError, RecursionError)
+_ODD = (ValueError, TypeError, OverflowError, RecursionError, DecodeError)
 
 #: Tells the newest versions that the store knows of the named resources, deleted ones too; the others are left out.
 KnownVersions = Callable[[Sequence[str]], Mapping[str, KnownVersion]]
@@ -149,6 +151,7 @@ class _Read:
     history_batch: int
     result: DeltaResult = field(init=False)
     versions: dict[str, KnownVersion] = field(default_factory=dict)
+    structs: StructDecoder = field(default_factory=StructDecoder)
     isolating: int = 0
 
     # --- what changed ----------------------------------------------------------------------------------------------
@@ -194,9 +197,7 @@ class _Read:
             response = self._call(Quota.SEARCH_ALL_RESOURCES, self._first_page, request, asset_types)
             for item in response.results:
                 if item.asset_type in asked:  # they are regular expressions there
-                    moment = item.update_time
-                    update_ns = moment.seconds * _SECOND + moment.nanos
-                    yield Found(item.name, item.asset_type, update_ns, self._parent(item))
+                    yield Found(item.name, item.asset_type, _nanoseconds(item.update_time), self._parent(item))
             token = response.next_page_token
             if not token:
                 return
@@ -271,31 +272,43 @@ class _Read:
         for item in response.assets:
             asset = item.asset
             known = self.versions.get(asset.name)
-            moment = asset.update_time
-            if known is not None and not item.deleted and moment.seconds * _SECOND + moment.nanos <= known.update_ns:
+            if known is not None and not item.deleted and _nanoseconds(asset.update_time) <= known.update_ns:
                 continue
-            start = item.window.start_time
-            body: dict[str, Any] = {"name": asset.name, "assetType": asset.asset_type}
             try:
-                body = asset_body(asset, ContentType.RESOURCE.value)
-                self.result.observations.append(
-                    observe(
-                        body,
-                        scope=self.scope,
-                        observed_ns=start.seconds * _SECOND + start.nanos,
-                        source=Source.SNAPSHOT,
-                        deleted=item.deleted,
-                        content_type=ContentType.RESOURCE,
-                    )
-                )
+                self.result.observations.append(self._observation(item))
             except InvalidAsset as error:
-                self._set_aside(asset, error, body)
+                self._set_aside(asset, error)
             except _ODD as error:
-                unfit = InvalidAsset(f"cannot be read ({type(error).__name__}: {error})", f"asset {asset.name[:80]!r}")
-                self._set_aside(asset, unfit, {"name": asset.name, "assetType": asset.asset_type})
+                what = f"cannot be read ({type(error).__name__}: {error})"
+                self._set_aside(asset, InvalidAsset(what, f"asset {asset.name[:80]!r}"))
 
-    def _set_aside(self, asset: Any, error: InvalidAsset, body: dict[str, Any]) -> None:
+    def _observation(self, item: Any) -> Observation:
+        """A version of a history, as a full read would tell it."""
+        asset, observed_ns = item.asset, _nanoseconds(item.window.start_time)
+        update_ns = _nanoseconds(asset.update_time) if asset.HasField("update_time") else observed_ns
+        data: dict[str, Any] | None = None
+        redacted: tuple[str, ...] = ()
+        if item.deleted:
+            update_ns = max(update_ns, observed_ns)
+        else:
+            data, redacted = self.structs.decode(asset.resource.data.SerializeToString())
+        return observation_of(
+            asset.name,
+            asset.asset_type,
+            ContentType.RESOURCE,
+            data,
+            redacted,
+            scope=self.scope,
+            update_ns=update_ns,
+            observed_ns=observed_ns,
+            source=Source.SNAPSHOT,
+            ancestors=tuple(asset.ancestors),
+            location=asset.resource.location,
+        )
+
+    def _set_aside(self, asset: Any, error: InvalidAsset) -> None:
         part = (self.scope, asset.asset_type, ContentType.RESOURCE.value)
+        body = {"name": asset.name, "assetType": asset.asset_type}
         self.result.unusable.append((part, Unusable(asset.name, error, body)))
 
     def _call(self, quota: Quota, method: Callable[..., Any], request: Any, asset_types: Sequence[str]) -> Any:
@@ -310,3 +323,7 @@ class _Read:
             if classified.reason is Reason.QUOTA:
                 self.budget.throttled(quota, classified.retry_after)
             raise classified from error
+
+
+def _nanoseconds(moment: Any) -> int:
+    return int(moment.seconds * _SECOND + moment.nanos)

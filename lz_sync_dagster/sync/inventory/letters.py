@@ -24,14 +24,14 @@ def dead_letter(part: Part, item: Unusable) -> DeadLetter:
     return DeadLetter(LayerId.API, ORIGIN, _key(part, item.key), str(item.error), payload)
 
 
-def refusal(part: Part, observation: Observation, error: Exception) -> DeadLetter:
+def refusal(observation: Observation, error: Exception) -> DeadLetter:
     """The letter of an asset that the store does not take."""
     said = error.orig if isinstance(error, sa.exc.StatementError) and error.orig is not None else error
     data = None if observation.data is None else dict(observation.data)
     return DeadLetter(
         LayerId.API,
         ORIGIN,
-        _key(part, observation.name),
+        _key((observation.scope, observation.asset_type, observation.content_type.value), observation.name),
         f"asset {observation.name}: the store refuses it ({type(said).__name__}: {first_line(said)})",
         json.dumps({"name": observation.name, "assetType": observation.asset_type, "data": data}),
     )

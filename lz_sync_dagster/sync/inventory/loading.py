@@ -19,12 +19,14 @@ from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.inventory import wire
 from lz_sync_dagster.sync.inventory.decode_pool import DecodePool, Pending
 from lz_sync_dagster.sync.inventory.decoder import Decoded, group_relations, observe_relations
+from lz_sync_dagster.sync.inventory.delta import DeltaResult
 from lz_sync_dagster.sync.inventory.letters import dead_letter, refusal
 from lz_sync_dagster.sync.inventory.reader import Page
 from lz_sync_dagster.sync.state.observation import ContentType, Observation
 from lz_sync_dagster.sync.state.reducer import Breaker, Part
 from lz_sync_dagster.sync.store import Store, assets, dead_letters, reads
 from lz_sync_dagster.sync.store.assets import Applied
+from lz_sync_dagster.sync.store.dead_letters import DeadLetter
 from lz_sync_dagster.sync.store.reads import Base, ReadResult
 from lz_sync_dagster.sync.timing import Clock
 
@@ -133,6 +135,13 @@ class PartLoader:
         decoded.observations = [_as_set(observation, known) for observation in decoded.observations]
         return decoded
 
+    def take_delta(self, found: DeltaResult) -> Loaded:
+        """Take in what a delta read found: all of it is news."""
+        loaded = Loaded(decoded=len(found.observations))
+        letters = [dead_letter(part, item) for part, item in found.unusable]
+        self._take_observations(found.observations, Decoded(), loaded, letters)
+        return loaded
+
     def _begin(self, part: Part) -> Base:
         with self._store.read() as connection:
             return reads.base_of(connection, part)
@@ -147,11 +156,16 @@ class PartLoader:
     def _take(self, part: Part, decoded: Decoded, loaded: Loaded, names: set[str]) -> None:
         names.update(observation.name for observation in decoded.observations)
         letters = [dead_letter(part, item) for item in decoded.unusable]
-        for start in range(0, len(decoded.observations), _AT_ONCE):
-            batch = decoded.observations[start : start + _AT_ONCE]
+        self._take_observations(decoded.observations, decoded, loaded, letters)
+
+    def _take_observations(
+        self, observations: list[Observation], decoded: Decoded, loaded: Loaded, letters: list[DeadLetter]
+    ) -> None:
+        for start in range(0, len(observations), _AT_ONCE):
+            batch = observations[start : start + _AT_ONCE]
             applied, refused = self._apply(batch, decoded, announce=not loaded.baseline)
             loaded.applied += applied
-            letters += [refusal(part, observation, error) for observation, error in refused]
+            letters += [refusal(observation, error) for observation, error in refused]
         loaded.unusable += len(letters)
         if letters:
             with self._store.write() as connection:
@@ -213,11 +227,10 @@ class PartLoader:
 
 def incomplete(part: Part, loaded: Loaded) -> SyncError | None:
     """Why a read that reached its last page proves nothing, or less; ``None`` if it proves everything."""
-    where = f"{part[1]} in {part[0]}"
     if loaded.unusable:
         return SyncError(
             f"{loaded.unusable} assets could not be used",
-            where=where,
+            where=where(part),
             remedy="look at the dead letters; nothing of this type is deleted meanwhile",
             reason=Reason.INVALID,
         )
@@ -225,7 +238,7 @@ def incomplete(part: Part, loaded: Loaded) -> SyncError | None:
     if result is not None and result.withheld:
         return SyncError(
             f"{result.lost} of {result.known} assets vanished at once; nothing was deleted",
-            where=where,
+            where=where(part),
             remedy=(
                 "check the reader's access; if the deletion was meant, confirm it with "
                 f"'lz-sync breaker confirm {' '.join(part)}'"
@@ -242,6 +255,11 @@ def _as_set(observation: Observation, known: Mapping[str, tuple[int, str]]) -> O
     if observation.update_ns <= update_ns:
         return replace(observation, update_ns=max(update_ns, observation.observed_ns))
     return observation
+
+
+def where(part: Part) -> str:
+    """A part in words."""
+    return f"{part[1]} in {part[0]}"
 
 
 def _unknown(page: Page, base: Base) -> list[tuple[bytes, bytes]]:

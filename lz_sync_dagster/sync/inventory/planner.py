@@ -179,7 +179,12 @@ def plan_reads(
     """
     budget = {quota: _budget(budgets.get(quota), policy, now) for quota in Quota}
     calls = {state.part: expected_calls(state, policy.page_size) for state in states}
-    waiting = {state.part: skip for state in states if (skip := _must_wait(state, policy, now, everything)) is not None}
+    fits = sum(calls[state.part] for state in states) <= budget[Quota.LIST_ASSETS]
+    waiting = {
+        state.part: skip
+        for state in states
+        if (skip := _must_wait(state, policy, now, at_once=everything or fits)) is not None
+    }
     able = [state for state in states if state.part not in waiting]
     total = sum(calls[state.part] for state in able)
     if everything:
@@ -347,11 +352,12 @@ def _minutes(calls: int, usage: QuotaUsage | None, now: datetime) -> float:
 # --- what is not read in full -----------------------------------------------------------------------------------------
 
 
-def _must_wait(state: PartState, policy: Policy, now: datetime, everything: bool) -> Skip | None:
+def _must_wait(state: PartState, policy: Policy, now: datetime, *, at_once: bool) -> Skip | None:
+    """Why a part is not to be read in full now. Where calls are plenty, one that failed is tried in each sync."""
     if state.quarantined_until is not None and state.quarantined_until > now:
         reason = f"the inventory does not know the type; it is asked again at {_clock(state.quarantined_until)}"
         return Skip(state.part, reason, state.quarantined_until)
-    if state.failures and state.failed_at is not None and not everything:
+    if state.failures and state.failed_at is not None and not at_once:
         again = retry_at(state.failures, state.failed_at, policy)
         if again > now:
             times = "once" if state.failures == 1 else f"{state.failures} times in a row"

@@ -83,17 +83,12 @@ class AssetReader:
     """
 
     def __init__(self, client: Any, *, page_size: int, timeout_seconds: float, permit: Permit = lambda _: True) -> None:
-        self._client = client
         self._page_size = page_size
         self._timeout = timeout_seconds
         self._permit = permit
         self._list_assets = client.transport.grpc_channel.unary_unary(
             _LIST_ASSETS, request_serializer=bytes, response_deserializer=bytes
         )
-
-    def close(self) -> None:
-        """Close the client's channel."""
-        self._client.transport.close()
 
     def read(self, part: Part) -> Iterator[Page]:
         """Yield the pages of a part. An expired page token starts over, with a new read time, a bounded number of
@@ -160,7 +155,7 @@ class AssetReader:
             return wire.Page.FromString(asked.result())
         except grpc.RpcError as error:
             raised = google.from_grpc_error(error)  # type: ignore[no-untyped-call]
-            raise classify(raised, scope=part[0], asset_type=part[1]) from raised
+            raise classify(raised, scope=part[0], asset_type=part[1], content_type=part[2]) from raised
 
 
 def _read_ns(part: Part, read_time: bytes) -> int:

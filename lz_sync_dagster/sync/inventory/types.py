@@ -38,6 +38,12 @@ DATABASES: dict[str, str] = {
     "redis.googleapis.com/Instance": "Memorystore",
 }
 
+#: Databases that are shown if they are there.
+MORE_DATABASES: dict[str, str] = {
+    "redis.googleapis.com/Cluster": "Memorystore",
+    "memorystore.googleapis.com/Instance": "Memorystore",
+}
+
 #: ``sync_layers.api_sync.endpoints`` → asset types. Projects come first: they tell project ids for the others.
 ENDPOINTS: dict[str, tuple[str, ...]] = {
     "/projects": (PROJECT, FOLDER, ORGANIZATION),
@@ -55,7 +61,7 @@ ENDPOINTS: dict[str, tuple[str, ...]] = {
 _WITH_IAM_POLICY = frozenset({PROJECT, FOLDER, ORGANIZATION, BUCKET, DATASET, SERVICE_ACCOUNT, CRYPTO_KEY, SUBNETWORK})
 _WITH_ORG_POLICY = frozenset({PROJECT, FOLDER, ORGANIZATION})
 #: Types that Google tells relations of (https://cloud.google.com/asset-inventory/docs/relationship-types), among those
-#: above; another one is refused.
+#: above; another one is refused. Google serves them with Security Command Center Premium only.
 _WITH_RELATIONSHIPS = frozenset({INSTANCE, DISK, CLUSTER, NODE_POOL, BUCKET, "bigtableadmin.googleapis.com/Instance"})
 
 

@@ -1,41 +1,25 @@
-"""Typed views of the inventory: projects, networks, instances, clusters and databases, as the Portal shows them.
-
-A field that the inventory does not carry is ``None``: nothing is assumed.
-"""
+"""The state of the landing zone as the Portal shows it: typed views of what is there (`typed_views`), violations, and
+the score."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
+from pydantic import BaseModel
 
 from lz_sync_dagster.layers import LayerId
-from lz_sync_dagster.sync.inventory.types import CLUSTER, DATABASES, INSTANCE, NETWORK, PROJECT
-from lz_sync_dagster.sync.models import (
-    VM,
-    VPC,
-    Cluster,
-    CoverageStatus,
-    Database,
-    LZInfrastructureState,
-    Project,
-)
+from lz_sync_dagster.sync.inventory.typed_views import VIEWS, Data, View, iam_bindings
+from lz_sync_dagster.sync.models import CoverageStatus, IamBinding, LZInfrastructureState
+from lz_sync_dagster.sync.state.observation import ContentType
 from lz_sync_dagster.sync.store import assets, findings, layer_runs
 from lz_sync_dagster.sync.store import coverage as coverage_ledger
 from lz_sync_dagster.sync.store.schema import resource_contents, resources
 
-View = TypeVar("View")
-
 #: The lists of the state, by the asset types that they hold.
-KINDS: dict[str, frozenset[str]] = {
-    "projects": frozenset({PROJECT}),
-    "vpcs": frozenset({NETWORK}),
-    "compute_instances": frozenset({INSTANCE}),
-    "gke_clusters": frozenset({CLUSTER}),
-    "databases": frozenset(DATABASES),
-}
+KINDS: dict[str, frozenset[str]] = {view.kind: frozenset(view.asset_types) for view in VIEWS}
 
 #: How many items a list of the state holds unless told.
 DEFAULT_LIMIT = 1000
@@ -58,21 +42,18 @@ def infrastructure_state(
     whole = layer.coverage.status is CoverageStatus.COMPLETE
     counts["policy_violations"] = _proven(findings.count_open(connection), whole=whole)
     counts["resources"] = _proven(sum(by_type.values()), whole=whole)
-    lists: dict[str, list[Any]] = {
-        "projects": _read(connection, [PROJECT], limit, _project),
-        "vpcs": _read(connection, [NETWORK], limit, _vpc),
-        "compute_instances": _read(connection, [INSTANCE], limit, _vm),
-        "gke_clusters": _read(connection, [CLUSTER], limit, _cluster),
-        "databases": _read(connection, list(DATABASES), limit, _database),
-        "policy_violations": violations,
-    }
+    bindings, every = _read_bindings(connection, limit)
+    counts["iam_bindings"] = _proven(len(bindings), whole=whole) if every else None
+    lists: dict[str, list[Any]] = {view.kind: _read(connection, view, limit) for view in VIEWS}
+    lists |= {"policy_violations": violations, "iam_bindings": bindings}
+    cut = {kind for kind, items in lists.items() if len(items) < (counts[kind] or 0)}
     return LZInfrastructureState(
         timestamp=now,
         **lists,
         compliance_score=compliance_score(connection),
         sync_metadata=layer,
         counts=counts,
-        truncated=sorted(kind for kind, items in lists.items() if len(items) < (counts[kind] or 0)),
+        truncated=sorted(cut if every else cut | {"iam_bindings"}),
         as_of=layer.as_of,
         source=layer.source,
         coverage=layer.coverage,
@@ -94,99 +75,43 @@ def compliance_score(connection: sa.Connection) -> float | None:
     return None if decided == 0 else (decided - failed) / decided
 
 
-def _read(
-    connection: sa.Connection, kinds: list[str], limit: int, view: Callable[[sa.Row[Any], Mapping[str, Any]], View]
-) -> list[View]:
-    columns = [resources.c[name] for name in ("name", "asset_type", "project", "location", "display_name")]
+def _read(connection: sa.Connection, view: View, limit: int) -> list[BaseModel]:
     query = (
-        sa.select(*columns, resource_contents.c.data)
-        .outerjoin(resource_contents, resource_contents.c.id == resources.c.content_id)
+        _described()
         .where(
-            resources.c.content_type == "RESOURCE", resources.c.asset_type.in_(kinds), resources.c.deleted.is_(False)
+            resources.c.content_type == "RESOURCE",
+            resources.c.asset_type.in_(view.asset_types),
+            resources.c.deleted.is_(False),
         )
         .order_by(resources.c.asset_type, resources.c.name)
         .limit(limit)
     )
-    return [view(row, row.data or {}) for row in connection.execute(query)]
+    return [view.make(row, Data(row.data)) for row in connection.execute(query)]
 
 
-def _project(row: sa.Row[Any], data: Mapping[str, Any]) -> Project:
-    parent = data.get("parent")
-    if isinstance(parent, Mapping):
-        parent = f"{parent.get('type')}s/{parent.get('id')}"
-    number = data.get("projectNumber") or row.name.rsplit("/", 1)[-1]
-    return Project(
-        name=row.name,
-        project_id=data.get("projectId") or row.project or row.name.rsplit("/", 1)[-1],
-        project_number=str(number) if str(number).isdigit() else None,
-        display_name=data.get("displayName") or data.get("name"),
-        parent=parent,
-        state=data.get("state") or data.get("lifecycleState"),
-        labels=_labels(data),
+def _read_bindings(connection: sa.Connection, limit: int) -> tuple[list[IamBinding], bool]:
+    """At most ``limit`` bindings, and whether these are all that are known."""
+    query = (
+        _described()
+        .where(resources.c.content_type == ContentType.IAM_POLICY.value, resources.c.deleted.is_(False))
+        .order_by(resources.c.asset_type, resources.c.name)
+        .execution_options(yield_per=_POLICIES)
     )
+    found: list[IamBinding] = []
+    with connection.execute(query) as rows:
+        for row in rows:
+            found += iam_bindings(row, row.data)
+            if len(found) > limit:
+                return found[:limit], False
+    return found, True
 
 
-def _vpc(row: sa.Row[Any], data: Mapping[str, Any]) -> VPC:
-    subnetworks = data.get("subnetworks", data.get("subnetwork"))
-    return VPC(
-        name=row.name,
-        display_name=row.display_name,
-        project=row.project,
-        auto_create_subnetworks=data.get("autoCreateSubnetworks"),
-        subnetworks=None if subnetworks is None else len(subnetworks),
-        routing_mode=(data.get("routingConfig") or {}).get("routingMode"),
+#: Policies that are read at once.
+_POLICIES = 200
+
+
+def _described() -> sa.Select[Any]:
+    columns = [resources.c[name] for name in ("name", "asset_type", "project", "location", "display_name")]
+    return sa.select(*columns, resource_contents.c.data).outerjoin(
+        resource_contents, resource_contents.c.id == resources.c.content_id
     )
-
-
-def _vm(row: sa.Row[Any], data: Mapping[str, Any]) -> VM:
-    interfaces = data.get("networkInterfaces") or data.get("networkInterface") or []
-    internal = [interface.get("networkIP") or interface.get("ipAddress") for interface in interfaces]
-    external = [
-        access.get("natIP") or access.get("externalIp")
-        for interface in interfaces
-        for access in interface.get("accessConfigs") or interface.get("accessConfig") or []
-    ]
-    return VM(
-        name=row.name,
-        display_name=row.display_name,
-        project=row.project,
-        zone=_last(data.get("zone")) or row.location,
-        machine_type=_last(data.get("machineType")),
-        status=data.get("status"),
-        internal_ips=[address for address in internal if address],
-        external_ips=[address for address in external if address],
-        labels=_labels(data),
-    )
-
-
-def _cluster(row: sa.Row[Any], data: Mapping[str, Any]) -> Cluster:
-    return Cluster(
-        name=row.name,
-        display_name=row.display_name,
-        project=row.project,
-        location=data.get("location") or row.location,
-        status=data.get("status"),
-        version=data.get("currentMasterVersion"),
-        node_count=data.get("currentNodeCount"),
-    )
-
-
-def _database(row: sa.Row[Any], data: Mapping[str, Any]) -> Database:
-    return Database(
-        name=row.name,
-        display_name=row.display_name,
-        project=row.project,
-        location=data.get("region") or row.location,
-        kind=row.asset_type,
-        engine=data.get("databaseVersion") or data.get("redisVersion") or DATABASES.get(row.asset_type),
-        state=data.get("state"),
-    )
-
-
-def _last(path: str | None) -> str | None:
-    return path.rsplit("/", 1)[-1] if path else None
-
-
-def _labels(data: Mapping[str, Any]) -> dict[str, str]:
-    labels = data.get("labels")
-    return {str(key): str(value) for key, value in labels.items()} if isinstance(labels, Mapping) else {}

@@ -26,6 +26,7 @@ SAFE_METADATA = frozenset(
         "block-project-ssh-keys",
         "cluster-location",
         "cluster-name",
+        "created-by",
         "disable-legacy-endpoints",
         "enable-guest-attributes",
         "enable-os-inventory",

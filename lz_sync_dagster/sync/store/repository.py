@@ -116,6 +116,7 @@ class TerraformBlock:
         module: the folder of the file.
         references: addresses that its expressions mention.
         labels: the ``labels`` argument; a value that is no literal is kept as its expression.
+        attributes: what it says, redacted, in the form of `sync.drift.hcl`.
         has_error: the block could be read only in part.
     """
 
@@ -129,6 +130,7 @@ class TerraformBlock:
     provider: str | None
     references: list[str]
     labels: dict[str, str]
+    attributes: dict[str, Any]
     blob: str
     has_error: bool
     commit_sha: str

@@ -378,7 +378,7 @@ resources = sa.Table(
     sa.Column("content_type", sa.String(16), primary_key=True),
     sa.Column("asset_type", sa.String(128), nullable=False),
     sa.Column("scope", sa.String(128), nullable=False),
-    sa.Column("project", sa.Text, index=True),
+    sa.Column("project", sa.Text),
     sa.Column("location", sa.Text),
     sa.Column("display_name", sa.Text),
     sa.Column("deleted", sa.Boolean, nullable=False),
@@ -387,7 +387,7 @@ resources = sa.Table(
     sa.Column("observed_ns", sa.BigInteger, nullable=False),
     sa.Column("seen_ns", sa.BigInteger, nullable=False),
     sa.Column("absent_ns", sa.BigInteger),
-    sa.Column("valid_from_ns", sa.BigInteger, nullable=False),
+    sa.Column("valid_from_ns", sa.BigInteger, nullable=False, index=True),
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("fingerprint", sa.LargeBinary(16)),
     sa.Column("content_id", sa.BigInteger),
@@ -401,6 +401,7 @@ resources = sa.Table(
     _instant("changed_at"),
     sa.Index("ix_resources_scope_type", "scope", "content_type", "asset_type", "deleted"),
     sa.Index("ix_resources_type_name", "content_type", "asset_type", "deleted", "name"),
+    sa.Index("ix_resources_project_type", "content_type", "project", "asset_type", "location", "deleted"),
     sa.Index(
         "ix_resources_absent",
         "scope",
@@ -429,7 +430,7 @@ resource_versions = sa.Table(
     sa.Column("resource_id", sa.Text),
     sa.Column("update_ns", sa.BigInteger, nullable=False),
     sa.Column("observed_ns", sa.BigInteger, nullable=False),
-    sa.Column("valid_from_ns", sa.BigInteger, nullable=False),
+    sa.Column("valid_from_ns", sa.BigInteger, nullable=False, index=True),
     sa.Column("valid_to_ns", sa.BigInteger, nullable=False, index=True),
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("fingerprint", sa.LargeBinary(16)),
@@ -599,6 +600,17 @@ terraform_drift = sa.Table(
     _instant("checked_at"),
 )
 
+#: One row: what the rows of ``terraform_drift`` were made from. ``fingerprint``: of the terraform blocks, of the
+#: inventory's coverage and of the rules. ``written``: the newest write of ``resources`` that was seen.
+terraform_compares = sa.Table(
+    "terraform_compares",
+    metadata,
+    sa.Column("name", sa.String(16), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("written", sa.BigInteger, nullable=False),
+    _instant("compared_at"),
+)
+
 #: One row per (control, resource) that does not meet it, kept after it was resolved.
 findings = sa.Table(
     "findings",
@@ -705,3 +717,36 @@ daily_metrics = sa.Table(
     sa.Column("cost_coverage", sa.String(16), nullable=False),
     _instant("as_of"),
 )
+
+# --- one order on both engines ----------------------------------------------------------------------------------------
+
+#: Tables whose texts PostgreSQL compares by code point, as SQLite does: lists are ordered and paged by them, and an
+#: index has to have the order of the list. Texts of two of them may be compared; those of another table would need a
+#: ``COLLATE``.
+BY_CODE_POINT = (
+    resources,
+    resource_versions,
+    snapshots,
+    coverage,
+    coverage_history,
+    part_reads,
+    breakers,
+    breaker_losses,
+    data_fields,
+    feed_freshness,
+    terraform_drift,
+    findings,
+)
+
+
+def texts(table: sa.Table) -> list[sa.Column[str]]:
+    """The text columns of a table."""
+    return [column for column in table.c if isinstance(column.type, sa.String)]
+
+
+for _table in BY_CODE_POINT:
+    for _column in texts(_table):
+        _text = _column.type
+        if isinstance(_text, sa.String):
+            _ordered = type(_text)(_text.length, collation="C")
+            _column.type = _text.with_variant(_ordered, "postgresql")

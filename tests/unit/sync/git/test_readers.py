@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from textwrap import dedent
+from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.git.documents import read_document
@@ -412,3 +416,86 @@ def test_runbook_commands_are_what_is_typed() -> None:
     texts = section_texts("runbooks/dns.md", text)
     assert (texts["Check"], texts["Check (2)"]) == ("## Check\n\na", "## Check\n\nb")
     assert texts["dns"] == "```sh\nfirst\n```"
+
+
+def attributes_of(text: str) -> dict[str, Any]:
+    """What the last block of a terraform text says."""
+    return read_terraform("main.tf", dedent(text).encode(), blob="b", commit="c")[-1].attributes
+
+
+def test_terraform_attributes_are_literals_and_expressions_in_a_form() -> None:
+    text = """
+        resource "google_compute_instance" "it" {
+          count      = 2
+          provider   = google.other
+          name       = "vm-${count.index}"
+          size       = -1
+          depends_on = [google_x.y]
+          boot_disk {
+            initialize_params {
+              image = local.images["debian"]
+            }
+          }
+          nic {}
+          nic { name = "b" }
+          dynamic "disk" {
+            for_each = var.disks
+            content { name = disk.value }
+          }
+          provisioner "local-exec" { command = "x" }
+        }
+        """
+    assert attributes_of(text) == {
+        "count": 2,
+        "provider": {"$ref": ["google", "other"]},
+        "name": {"$template": ["vm-", {"$ref": ["count", "index"]}]},
+        "size": -1,
+        "boot_disk": [{"initialize_params": [{"image": {"$ref": ["local", "images", ["debian"]]}}]}],
+        "nic": [{}, {"name": "b"}],
+        "disk": {"$unresolved": "dynamic block disk"},
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'variable "db_password" {\n  default = "SECRETVALUE"\n}',
+        'variable "x" {\n  sensitive = true\n  default = "SECRETVALUE"\n}',
+        'output "api_key" {\n  value = "SECRETVALUE"\n}',
+        'locals {\n  token = "SECRETVALUE"\n}',
+        'locals {\n  token = "SECRETVALUE-${var.x}"\n}',
+        'locals {\n  token = sensitive("SECRETVALUE")\n}',
+        'locals {\n  token = var.x ? "SECRETVALUE" : ""\n}',
+        'locals {\n  token = [for x in y : "SECRETVALUE"]\n}',
+        'locals {\n  all = { token = { "a" = "SECRETVALUE" } }\n}',
+        'module "m" {\n  source = "./m"\n  env = { A = "SECRETVALUE" }\n}',
+        'provider "google" {\n  credentials = "SECRETVALUE"\n}',
+        'terraform {\n  backend "x" {\n    token = "SECRETVALUE"\n  }\n}',
+        'resource "a_b" "c" {\n  metadata = { ssh-keys = "SECRETVALUE" }\n}',
+        'resource "a_b" "c" {\n  metadata_startup_script = <<-EOT\n    SECRETVALUE\n    ${var.x}\n  EOT\n}',
+        'resource "a_b" "c" {\n  connection {\n    x = "SECRETVALUE"\n  }\n}',
+        'resource "a_b" "c" {\n  url = "https://me:SECRETVALUE@${var.host}"\n}',
+    ],
+)
+def test_no_secret_is_in_terraform_attributes(text: str) -> None:
+    assert "SECRETVALUE" not in str(attributes_of(text))
+
+
+def test_a_reference_is_no_secret() -> None:
+    assert attributes_of("locals {\n  password = var.password\n}") == {"password": {"$ref": ["var", "password"]}}
+
+
+def test_terraform_attributes_are_bounded() -> None:
+    many = "".join(f'  a{number} = "{"x" * 90}"\n' for number in range(2_000))
+    assert len(str(attributes_of(f"locals {{\n{many}}}\n"))) < 60_000
+    deep = "[" * 300 + "]" * 300
+    assert len(str(attributes_of(f"locals {{\n  a = {deep}\n}}\n"))) < 1_000
+    assert attributes_of(f'locals {{\n  a = "{"x" * 9_000}"\n}}\n') == {
+        "a": {"$unresolved": "a text of 9000 characters"}
+    }
+
+
+@given(st.text(alphabet='ab ={}[]()"$%\\\n.,:?!&|<>-_0', max_size=120))
+def test_any_text_has_attributes_that_are_json(text: str) -> None:
+    for block in read_terraform("main.tf", f"locals {{\n a = {text}\n}}\n".encode(), blob="b", commit="c"):
+        assert orjson.loads(orjson.dumps(block.attributes)) == block.attributes

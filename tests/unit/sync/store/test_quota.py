@@ -117,6 +117,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.soak
 @given(per_minute=st.integers(1, 120), steps=STEPS)
 def test_no_sliding_minute_holds_more_calls_than_the_limit(
     per_minute: int, steps: list[tuple[int, float, int, float | None]]

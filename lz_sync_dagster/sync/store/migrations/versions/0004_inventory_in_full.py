@@ -28,6 +28,38 @@ def upgrade() -> None:
     op.execute("DELETE FROM breakers")
     with op.batch_alter_table("breakers", schema=None) as batch_op:
         batch_op.add_column(sa.Column("read_ns", sa.BigInteger(), nullable=False))
+    _order_by_code_point()
+
+
+#: Tables that another migration made, too.
+_BY_CODE_POINT = (
+    "resources",
+    "resource_versions",
+    "snapshots",
+    "coverage",
+    "coverage_history",
+    "part_reads",
+    "breakers",
+    "breaker_losses",
+    "data_fields",
+    "feed_freshness",
+    "terraform_drift",
+    "findings",
+)
+
+
+def _order_by_code_point() -> None:
+    """PostgreSQL orders the texts of the inventory as SQLite does, whatever the database's language."""
+    bind = op.get_bind()
+    if bind.dialect.name != "postgresql":
+        return
+    for table in _BY_CODE_POINT:
+        columns = [column for column in sa.inspect(bind).get_columns(table) if isinstance(column["type"], sa.String)]
+        changes = ", ".join(
+            f'ALTER COLUMN {column["name"]} TYPE {column["type"].compile(bind.dialect)} COLLATE "C"'
+            for column in columns
+        )
+        op.execute(f"ALTER TABLE {table} {changes}")
 
 
 def _add_columns() -> None:
@@ -101,12 +133,20 @@ def _require_columns() -> None:
         batch_op.create_index(
             "ix_resource_versions_type_valid", ["content_type", "asset_type", "valid_to_ns"], unique=False
         )
+        batch_op.create_index(batch_op.f("ix_resource_versions_valid_from_ns"), ["valid_from_ns"], unique=False)
         batch_op.create_index(batch_op.f("ix_resource_versions_valid_to_ns"), ["valid_to_ns"], unique=False)
         batch_op.drop_column("data")
     with op.batch_alter_table("resources", schema=None) as batch_op:
         batch_op.alter_column("valid_from_ns", existing_type=sa.BigInteger(), nullable=False)
         batch_op.alter_column("written", existing_type=sa.BigInteger(), nullable=False)
+        batch_op.create_index(batch_op.f("ix_resources_valid_from_ns"), ["valid_from_ns"], unique=False)
         batch_op.create_index(batch_op.f("ix_resources_written"), ["written"], unique=False)
+        batch_op.drop_index(batch_op.f("ix_resources_project"))
+        batch_op.create_index(
+            "ix_resources_project_type",
+            ["content_type", "project", "asset_type", "location", "deleted"],
+            unique=False,
+        )
         batch_op.create_index(
             "ix_resources_absent",
             ["scope", "asset_type", "content_type", "deleted"],
@@ -209,6 +249,14 @@ def _create_tables() -> None:
         sa.Column("data", _JSON, nullable=False),
         sa.Column("redacted", _JSON, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_resource_contents")),
+    )
+    op.create_table(
+        "terraform_compares",
+        sa.Column("name", sa.String(length=16), nullable=False),
+        sa.Column("fingerprint", sa.String(length=64), nullable=False),
+        sa.Column("written", sa.BigInteger(), nullable=False),
+        sa.Column("compared_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_terraform_compares")),
     )
     op.create_table(
         "terraform_drift",

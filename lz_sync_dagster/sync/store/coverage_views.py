@@ -1,0 +1,242 @@
+"""The coverage ledger as the API and the pages show it: row by row, restricted to what a question is about, and as it
+was at an instant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from lz_sync_dagster.sync.errors import Reason
+from lz_sync_dagster.sync.models import Coverage, CoverageGap, CoverageStatus
+from lz_sync_dagster.sync.store.coverage import of_counts
+from lz_sync_dagster.sync.store.schema import coverage, coverage_history, resources
+from lz_sync_dagster.sync.timing import from_ns, to_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Which parts (scope × asset type × content type) a question is about. Nothing given: all."""
+
+    scopes: tuple[str, ...] = ()
+    asset_types: tuple[str, ...] = ()
+    content_types: tuple[str, ...] = ()
+
+    def conditions(self, table: sa.Table) -> list[sa.ColumnElement[bool]]:
+        """As conditions on a table that has the three columns."""
+        return [
+            table.c[column].in_(values)
+            for column, values in (
+                ("scope", self.scopes),
+                ("asset_type", self.asset_types),
+                ("content_type", self.content_types),
+            )
+            if values
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """What is known of one part, with its age taken into account.
+
+    Attributes:
+        since: since when status and reason are what they are.
+        checked_at: when it was last tried; ``None`` in the past.
+        complete_read_ns: its newest complete read, ``None`` if there was none.
+        assets: how many that read had.
+    """
+
+    scope: str
+    asset_type: str
+    content_type: str
+    status: CoverageStatus
+    reason: Reason | None
+    detail: str | None
+    remedy: str | None
+    since: datetime
+    checked_at: datetime | None
+    complete_read_ns: int | None
+    assets: int | None
+
+    @property
+    def part(self) -> tuple[str, str, str]:
+        """Scope, asset type, content type."""
+        return (self.scope, self.asset_type, self.content_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time through which a part had one status for one reason. ``until``: ``None`` if it still has."""
+
+    id: int
+    scope: str
+    asset_type: str
+    content_type: str
+    status: CoverageStatus
+    reason: Reason | None
+    detail: str | None
+    complete_read_ns: int | None
+    since: datetime
+    until: datetime | None
+
+
+def ledger(connection: sa.Connection, *, now: datetime, ttl: timedelta, only: Parts | None = None) -> list[LedgerRow]:
+    """The ledger's rows in the order of scope, asset type and content type.
+
+    One that no complete read proved within ``ttl`` is stale, as in `coverage.summary`.
+    """
+    query = sa.select(coverage).order_by(coverage.c.scope, coverage.c.asset_type, coverage.c.content_type)
+    oldest = to_ns(now - ttl)
+    rows = []
+    for row in connection.execute(query.where(*(only or Parts()).conditions(coverage))):
+        status = CoverageStatus(row.status)
+        reason, detail, remedy = (Reason(row.reason) if row.reason else None), row.detail, row.remedy
+        if row.complete_read_ns is not None and row.complete_read_ns < oldest:
+            status = CoverageStatus.STALE
+            reason = reason or Reason.TIMEOUT
+            detail = detail or f"not read completely for {ttl}"
+            remedy = remedy or "run 'lz-sync sync inventory' and look at its errors"
+        rows.append(
+            LedgerRow(
+                row.scope,
+                row.asset_type,
+                row.content_type,
+                status,
+                reason,
+                detail,
+                remedy,
+                row.since,
+                row.checked_at,
+                row.complete_read_ns,
+                row.assets,
+            )
+        )
+    return rows
+
+
+def ledger_at(
+    connection: sa.Connection, instant_ns: int, *, ttl: timedelta, only: Parts | None = None
+) -> list[LedgerRow]:
+    """What the ledger knew at an instant of the past, of every part that it ever spoke of.
+
+    A part without a complete read by then is ``unknown``: what is shown of it is what had not changed until it was
+    read, and what was deleted before is missing.
+    """
+    instant = from_ns(instant_ns)
+    where = (only or Parts()).conditions(coverage_history)
+    history = coverage_history
+    first = sa.select(
+        history.c.scope, history.c.asset_type, history.c.content_type, sa.func.min(history.c.since).label("first")
+    )
+    begun = {
+        (row.scope, row.asset_type, row.content_type): row.first
+        for row in connection.execute(
+            first.where(*where).group_by(history.c.scope, history.c.asset_type, history.c.content_type)
+        )
+    }
+    holding = (
+        sa.select(history)
+        .where(*where, history.c.since <= instant, sa.or_(history.c.until.is_(None), history.c.until > instant))
+        .order_by(history.c.id)
+    )
+    rows: dict[tuple[str, str, str], LedgerRow] = {}
+    for span in connection.execute(holding):
+        known = _known_at(span, instant_ns, ttl)
+        rows[known.part] = known
+    for part, since in begun.items():
+        if part not in rows:
+            rows[part] = _unread(part, since)
+    return [rows[part] for part in sorted(rows)]
+
+
+def _known_at(span: sa.Row[tuple[object, ...]], instant_ns: int, ttl: timedelta) -> LedgerRow:
+    part = (span.scope, span.asset_type, span.content_type)
+    status = CoverageStatus(span.status)
+    read_ns = span.complete_read_ns
+    if status is not CoverageStatus.COMPLETE and (read_ns is None or read_ns > instant_ns):
+        return _unread(part, span.since, span.reason, span.detail)
+    reason, detail = (Reason(span.reason) if span.reason else None), span.detail
+    # A span tells its last complete read only: one that is later than the instant says nothing about the age then.
+    if read_ns is not None and read_ns < instant_ns - ttl // timedelta(microseconds=1) * 1_000:
+        status, reason = CoverageStatus.STALE, reason or Reason.TIMEOUT
+        detail = detail or f"had not been read completely for {ttl}"
+    known_ns = None if read_ns is None or read_ns > instant_ns else read_ns
+    return LedgerRow(*part, status, reason, detail, _REMEDY_OF_PAST, span.since, None, known_ns, None)
+
+
+_REMEDY_OF_PAST = "none: what was not read then cannot be read any more; choose a later instant"
+
+
+def _unread(
+    part: tuple[str, str, str], since: datetime, reason: str | None = None, detail: str | None = None
+) -> LedgerRow:
+    return LedgerRow(
+        *part,
+        CoverageStatus.UNKNOWN,
+        Reason(reason) if reason else Reason.NOT_READ_YET,
+        detail or "had not been read completely by then: what was deleted before the first read is not known",
+        _REMEDY_OF_PAST,
+        since,
+        None,
+        None,
+        None,
+    )
+
+
+def of_rows(rows: Iterable[LedgerRow]) -> Coverage:
+    """The rows in one `Coverage`."""
+    counts = dict.fromkeys(CoverageStatus, 0)
+    gaps = []
+    for row in rows:
+        counts[row.status] += 1
+        if row.status is not CoverageStatus.COMPLETE:
+            gaps.append(
+                CoverageGap(
+                    scope=row.scope,
+                    asset_type=row.asset_type,
+                    content_type=row.content_type,
+                    status=row.status,
+                    reason=row.reason or Reason.NOT_READ_YET,
+                    detail=row.detail or "not read yet",
+                    remedy=row.remedy or "run 'lz-sync sync inventory'",
+                    since=row.since,
+                )
+            )
+    return of_counts(counts, gaps)
+
+
+def history(
+    connection: sa.Connection, *, limit: int, before: int | None = None, only: Parts | None = None
+) -> list[Span]:
+    """Spans of the ledger, the newest first: those with an id less than ``before``."""
+    table = coverage_history
+    query = sa.select(table).where(*(only or Parts()).conditions(table)).order_by(table.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(table.c.id < before)
+    return [
+        Span(
+            row.id,
+            row.scope,
+            row.asset_type,
+            row.content_type,
+            CoverageStatus(row.status),
+            Reason(row.reason) if row.reason else None,
+            row.detail,
+            row.complete_read_ns,
+            row.since,
+            row.until,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def known_assets(connection: sa.Connection, only: Parts) -> dict[tuple[str, str, str], int]:
+    """How many assets of each part are kept and not gone."""
+    by = (resources.c.scope, resources.c.asset_type, resources.c.content_type)
+    query = sa.select(*by, sa.func.count()).where(*only.conditions(resources), resources.c.deleted == sa.false())
+    return {
+        (scope, asset_type, content_type): number
+        for scope, asset_type, content_type, number in connection.execute(query.group_by(*by))
+    }
