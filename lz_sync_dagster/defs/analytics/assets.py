@@ -90,10 +90,10 @@ def analytics_models(
 ) -> Iterator[Any]:
     events: list[Any] = []
 
-    def build(settings: Settings, _store: Store, _run: LayerRun, *, clock: Clock, progress: Progress) -> LayerOutcome:
+    def build(settings: Settings, store: Store, _run: LayerRun, *, clock: Clock, progress: Progress) -> LayerOutcome:
         from lz_sync_dagster.sync.analytics import service  # loads pyarrow and duckdb: only a run needs them
 
-        service.load_warehouse(settings, progress=progress)
+        service.load_warehouse(settings, store, clock=clock, progress=progress)
         target = transform.target_path(settings)
         settings.duckdb_path.parent.mkdir(parents=True, exist_ok=True)
         invocation = dbt.cli(["build"], context=context, target_path=target, raise_on_error=False)
