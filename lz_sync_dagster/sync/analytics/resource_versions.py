@@ -77,6 +77,8 @@ def land_versions(store: Store, raw_dir: str, *, now: datetime) -> LandedVersion
                 table = _table(batch, exported_number=end, exported_at=now)
                 writer.write_table(table)
                 rows += table.num_rows
+    if not rows:
+        return LandedVersions(None, 0)
     day = now.astimezone(UTC).date().isoformat()
     name = f"{RESOURCE_VERSIONS.partition}={day}/{begin:020d}-{end:020d}.parquet"
     folder.write(name, sink.getvalue())
