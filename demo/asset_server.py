@@ -607,7 +607,8 @@ class _Service:
             raise _service_disabled()
         if faults.active("asset_perimeter"):
             raise _kept_out()
-        if faults.active("asset_denied_folder") and scope.startswith("folders/"):
+        is_folder = scope in faults.denied_folders or (not faults.denied_folders and scope.startswith("folders/"))
+        if is_folder and faults.active("asset_denied_folder"):
             raise _denied(permission, scope)
         if not faults.active("asset_denied") or (content or RESOURCE) not in faults.denied_contents:
             return

@@ -17,7 +17,7 @@ FAULTS: dict[str, str] = {
     "asset_unknown_type": "Cloud Asset does not know the type firestore.googleapis.com/Database",
     "asset_slow_page": "each page of assets takes two seconds",
     "asset_unavailable": "the first asset reads get 503 UNAVAILABLE",
-    "asset_denied_folder": "a folder cannot be read as a scope of its own; the organization can",
+    "asset_denied_folder": "the top folders are read instead of the organization, and the first of them is denied",
     "asset_api_disabled": "the Cloud Asset API is not enabled in the project that calls it (SERVICE_DISABLED)",
     "asset_perimeter": "a VPC Service Controls perimeter keeps the reader out (SECURITY_POLICY_VIOLATED)",
     "asset_page_timeout": "one page of assets never comes: the reader's deadline ends the wait",
@@ -57,6 +57,7 @@ class Faults:
     Attributes:
         denied_types: asset types (or their beginnings) that ``asset_denied`` hits.
         denied_scopes: scopes (``folders/123``) that ``asset_denied`` hits, whatever the type.
+        denied_folders: folders that ``asset_denied_folder`` hits; without any, all.
         denied_contents: content types that ``asset_denied`` hits.
         unknown_types: asset types that ``asset_unknown_type`` makes unknown.
         retry_after: seconds that ``asset_quota`` asks callers to wait.
@@ -65,6 +66,7 @@ class Faults:
 
     denied_types: tuple[str, ...] = ("sqladmin.googleapis.com/",)
     denied_scopes: tuple[str, ...] = ()
+    denied_folders: tuple[str, ...] = ()
     denied_contents: tuple[str, ...] = ("RESOURCE", "IAM_POLICY", "ORG_POLICY", "RELATIONSHIP")
     unknown_types: tuple[str, ...] = ("firestore.googleapis.com/Database",)
     retry_after: float = 1.0

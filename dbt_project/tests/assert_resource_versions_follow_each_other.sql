@@ -1,4 +1,4 @@
--- Each version ends where the next one begins, and the last one alone is current: no gap, no overlap, one current row per resource.
+-- Each version ends where the next one begins, and the last one alone is current: no gap, no overlap.
 with versions as (
 
     select
