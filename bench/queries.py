@@ -86,6 +86,11 @@ def fill(store: Store, assets: int) -> Filled:
                     complete_read_ns=to_ns(NOW),
                 )
             )
+    if (
+        store.dialect == "postgresql"
+    ):  # its autovacuum would, in a minute; SQLite gets no statistics in production either
+        with store.write() as connection:
+            connection.exec_driver_sql("ANALYZE")
     return Filled(names, [project.project_id for project in organization.projects])
 
 
@@ -309,11 +314,13 @@ def bench_queries(options: Options) -> Measured:
             started = time.perf_counter()
             filled = fill(store, assets)
             options.say(f"{engine}: filled in {time.perf_counter() - started:.1f} s")
-            worst = 0.0
+            worst = {"": 0.0, "_count": 0.0}
             for kind, query in queries(filled).items():
                 median, high = p95_ms(store, query, runs)
-                worst = max(worst, high)
+                group = "_count" if kind.startswith(("facet", "count")) else ""  # counts are calls of their own
+                worst[group] = max(worst[group], high)
                 figures[f"{engine}_{kind}_p95_ms"] = round(high, 1)
                 options.say(f"{engine}: {kind} {median:.1f} ms, p95 {high:.1f} ms")
-            figures[f"{engine}_worst_p95_ms"] = round(worst, 1)
+            for group, highest in worst.items():
+                figures[f"{engine}_worst{group}_p95_ms"] = round(highest, 1)
     return Measured({}, figures)

@@ -13,12 +13,10 @@ from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.portal.answers import (
     ERRORS,
     Answer,
-    Cursor,
+    InPage,
     Limit,
     NextCursor,
     layer_status,
-    read_place,
-    write_place,
 )
 from lz_sync_dagster.portal.context import InPortal, Portal
 from lz_sync_dagster.sync.drift.mapping import ASSET_TYPES, MAPPINGS
@@ -120,18 +118,18 @@ router = APIRouter(prefix="/api/v1", responses=ERRORS, tags=["drift"])
 @router.get("/terraform-drift", summary="Terraform blocks against the inventory")
 def drift(
     portal: InPortal,
+    page: InPage,
     status: Annotated[list[DriftStatus] | None, Query(description="Only these.")] = None,
     kind: Annotated[Text, Query(alias="type", description="Only this resource type or asset type.")] = None,
     path: Annotated[Text, Query(description="Only this file, or files below this folder.")] = None,
     address: Annotated[Text, Query(description="Only this address.")] = None,
     resource: Annotated[Text, Query(description="Only blocks that stand for this full resource name.")] = None,
     q: Annotated[Text, Query(description="Only with this text in the address, the path or the resource.")] = None,
-    cursor: Cursor = None,
     limit: Limit = 100,
 ) -> DriftAnswer:
     """What the files say for certain against what exists. What they do not tell (variables of a root module, modules
     from elsewhere, …) is `unresolved`, with the reason."""
-    after = read_place(cursor, str, int, str, int)
+    after = page.read_place(str, int, str, int)
     with portal.store.read() as connection:
         rows = terraform_drift.listed(
             connection,
@@ -155,7 +153,7 @@ def drift(
     return DriftAnswer(
         items=[_item(row) for row in rows[:limit]],
         counts=DriftCounts.model_validate(found),
-        next_cursor=write_place(*rows[limit - 1].place) if len(rows) > limit else None,
+        next_cursor=page.write_place(*rows[limit - 1].place) if len(rows) > limit else None,
         **base,
     )
 
@@ -163,15 +161,15 @@ def drift(
 @router.get("/unmanaged-resources", summary="Resources without a terraform block")
 def unmanaged_resources(
     portal: InPortal,
+    page: InPage,
     kind: Annotated[Text, Query(alias="type", description="Only this resource type or asset type.")] = None,
     project: Annotated[Text, Query(description="Only this project's.")] = None,
     q: Annotated[Text, Query(description="Only with this text in the full resource name.")] = None,
-    cursor: Cursor = None,
     limit: Limit = 100,
 ) -> UnmanagedAnswer:
     """Existing resources, of the types that are compared, that no block was found to stand for. As long as blocks of
     the type are unresolved, one of them may: then `note` says so."""
-    after = read_place(cursor, str, str)
+    after = page.read_place(str, str)
     types = _types_of(kind)
     with portal.store.read() as connection:
         base, is_compared = _base(connection, portal)
@@ -188,7 +186,7 @@ def unmanaged_resources(
             for name, number in sorted(counted.items())
         ],
         unread_modules=modules,
-        next_cursor=write_place(rows[limit - 1].asset_type, rows[limit - 1].name) if len(rows) > limit else None,
+        next_cursor=page.write_place(rows[limit - 1].asset_type, rows[limit - 1].name) if len(rows) > limit else None,
         **base,
     )
 

@@ -100,7 +100,8 @@ def questions(inventory: Inventory) -> list[str]:
     sorts = [f"resources?sort={sign}{sort}&as_of={THEN}" for sort in Sort for sign in ("", "-")]
     filters = [
         f"type={TYPES[0]}&type={TYPES[2]}", "project=a_proj", "scope=folders/1", "location=us%25east",
-        "violations=true", "violations=false", "deleted=true", f"since={THEN}", "content_type=IAM_POLICY", f"as_of={THEN}&deleted=true",
+        "violations=true", "violations=false", "deleted=true", f"since={THEN}", "content_type=IAM_POLICY",
+        f"as_of={THEN}&deleted=true",
     ]  # fmt: skip
     return [
         *texts,
