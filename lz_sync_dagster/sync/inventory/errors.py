@@ -166,6 +166,8 @@ def classify_export(status: Any, *, scope: str, content_type: str) -> SyncError:
 def _of_destination(error: Any, told: _Told, where: str) -> SyncError | None:
     """What is wrong with where an export goes, rather than with what it reads."""
     message = told.message
+    if _ASSET_TYPE.search(f"{message} {' '.join(told.fields)}".lower()):
+        return None
     if isinstance(error, google.AlreadyExists) or _IS_THERE.search(message):
         return SyncError(
             f"the destination exists already ({message})",
@@ -173,6 +175,7 @@ def _of_destination(error: Any, told: _Told, where: str) -> SyncError | None:
             remedy="leave the prefix or dataset of sync_layers.api_sync.bulk.destination to lz-sync alone; nothing is "
             "overwritten",
             reason=Reason.CONFLICT,
+            transient=False,
         )
     if _STILL_RUNS.search(message):
         return SyncError(

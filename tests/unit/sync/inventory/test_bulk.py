@@ -186,6 +186,7 @@ def test_a_line_that_is_no_relation_fails_its_part() -> None:
         (9, "A previous request to the same destination is still running", Reason.CONFLICT, "15 minutes"),
         (5, "Dataset p:d was not found", Reason.NOT_FOUND, "make the bucket or dataset"),
         (3, "The gs:// bucket is not valid", Reason.INVALID, "make the bucket or dataset"),
+        (3, "The asset type 'bigquery.googleapis.com/Table' is not supported.", Reason.UNKNOWN_TYPE, "endpoints"),
         (3, "asset_types: unknown", Reason.UNKNOWN_TYPE, "endpoints"),
         (13, "Internal error", Reason.UNAVAILABLE, "tried again"),
         (8, "slow down", Reason.QUOTA, "export_assets"),
