@@ -7,7 +7,9 @@ the next page is on its way. What a page cannot give becomes a dead letter, and 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import sqlalchemy as sa
 
@@ -19,7 +21,7 @@ from lz_sync_dagster.sync.inventory.decode_pool import DecodePool, Pending
 from lz_sync_dagster.sync.inventory.decoder import Decoded, group_relations, observe_relations
 from lz_sync_dagster.sync.inventory.delta import DeltaResult
 from lz_sync_dagster.sync.inventory.letters import dead_letter, refusal
-from lz_sync_dagster.sync.inventory.reader import AssetReader, Page
+from lz_sync_dagster.sync.inventory.reader import Page
 from lz_sync_dagster.sync.state.fields import fields_of
 from lz_sync_dagster.sync.state.observation import ContentType, JsonData, Observation
 from lz_sync_dagster.sync.state.reducer import Breaker, Part
@@ -65,6 +67,13 @@ class Loaded:
     result: ReadResult | None = None
 
 
+class PartReader(Protocol):
+    """What gives the pages of a part: the inventory itself, or an export of it."""
+
+    def read(self, part: Part) -> Iterator[Page]:
+        """Yield all pages of a part. Raises `SyncError` if it does not come to the end."""
+
+
 class PartLoader:
     """Loads parts, one after the other.
 
@@ -76,7 +85,7 @@ class PartLoader:
     def __init__(
         self,
         store: Store,
-        reader: AssetReader,
+        reader: PartReader,
         pool: DecodePool,
         evaluate: Evaluator,
         breaker: Breaker,
@@ -122,9 +131,19 @@ class PartLoader:
             self._drain(part, waiting, loaded, names, down_to=self._pool.depth - 1)
         self._drain(part, waiting, loaded, names, down_to=0)
         if part[2] == ContentType.RELATIONSHIP:
-            self._take(part, observe_relations(part, loaded.read_ns, relations), loaded, names)
+            self._take(part, self._as_sets(observe_relations(part, loaded.read_ns, relations)), loaded, names)
             loaded.assets = loaded.decoded = len(relations)
         self._conclude(base, loaded, names)
+
+    def _as_sets(self, decoded: Decoded) -> Decoded:
+        """Relations have times of their own, and the set of them has none: one that is gone leaves no trace in the
+        times of the others. So a set that changed without a newer relation dates from the read that saw it."""
+        with self._store.read() as connection:
+            known = assets.known_contents(
+                connection, ContentType.RELATIONSHIP, [observation.name for observation in decoded.observations]
+            )
+        decoded.observations = [_as_set(observation, known) for observation in decoded.observations]
+        return decoded
 
     def take_delta(self, found: DeltaResult) -> Loaded:
         """Take in what a delta read found: all of it is news."""
@@ -263,6 +282,15 @@ def incomplete(part: Part, loaded: Loaded) -> SyncError | None:
     if result is not None and result.withheld:
         return breakers.waiting(part, known=result.known, lost=result.lost)
     return None
+
+
+def _as_set(observation: Observation, known: Mapping[str, tuple[int, str]]) -> Observation:
+    update_ns, digest = known.get(observation.name, (-1, ""))
+    if digest == observation.digest:
+        return replace(observation, update_ns=max(update_ns, observation.update_ns))
+    if observation.update_ns <= update_ns:
+        return replace(observation, update_ns=max(update_ns, observation.observed_ns))
+    return observation
 
 
 def where(part: Part) -> str:

@@ -642,6 +642,17 @@ def next_write(connection: sa.Connection) -> int:
     return event_log.take(connection, _COUNTER, 1)
 
 
+def known_contents(connection: sa.Connection, content_type: str, names: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Update time (nanoseconds) and digest of what is known of the named resources; the others are left out."""
+    found: dict[str, tuple[int, str]] = {}
+    for start in range(0, len(names), _CHUNK):
+        query = sa.select(resources.c.name, resources.c.update_ns, resources.c.digest).where(
+            resources.c.content_type == content_type, resources.c.name.in_(names[start : start + _CHUNK])
+        )
+        found |= {row.name: (row.update_ns, row.digest) for row in connection.execute(query)}
+    return found
+
+
 def count_existing(connection: sa.Connection) -> dict[str, int]:
     """How many resources of each asset type exist (content type RESOURCE)."""
     query = (
