@@ -48,6 +48,12 @@ class Decoded:
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
     unusable: list[Unusable] = field(default_factory=list)
 
+    def add(self, other: Decoded) -> None:
+        """Take another batch in."""
+        self.observations += other.observations
+        self.verdicts |= other.verdicts
+        self.unusable += other.unusable
+
 
 class Decoder:
     """Decodes assets of any part. Not safe to share between threads."""

@@ -34,10 +34,11 @@ from lz_sync_dagster.sync.timing import Clock
 
 #: More assets of one page than this are not odd assets: then the part fails.
 _MAX_REFUSED = 20
-#: Assets that one transaction takes in: the feed waits no longer than it lasts.
-_AT_ONCE = 1_000
+#: Assets that one transaction takes in: the feed waits no longer than it lasts. A baseline writes into all of the
+#: store's indexes, so that larger transactions write far fewer pages.
+_AT_ONCE, _AT_ONCE_IN_A_BASELINE = 1_000, 5_000
 #: Assets of a baseline whose fields are noted; later every changed one's are.
-_SAMPLE = 500
+_SAMPLE = 100
 _FIELDS_LOCK = "data_fields"
 
 
@@ -99,6 +100,7 @@ class PartLoader:
         self._breaker = breaker
         self._clock = clock
         self._fields = FieldCache()
+        self._held = Decoded()
 
     def load(self, part: Part, loaded: Loaded) -> None:
         """Read a part to its end and conclude what that proves.
@@ -109,6 +111,7 @@ class PartLoader:
         Raises:
             SyncError: the read did not reach its end; what it saw is in the store, and proves no absence.
         """
+        self._held = Decoded()
         base, names = self._begin(part), set[str]()
         loaded.baseline = base.baseline
         relations: dict[str, dict[str, object]] = {}
@@ -159,9 +162,19 @@ class PartLoader:
     def _drain(
         self, part: Part, waiting: deque[tuple[Pending, int]], loaded: Loaded, names: set[str], *, down_to: int
     ) -> None:
+        """Take in what was decoded, until no more than ``down_to`` batches wait."""
         while len(waiting) > down_to:
             pending, _ = waiting.popleft()
-            self._take(part, pending(), loaded, names)
+            decoded = pending()
+            if loaded.baseline:
+                self._held.add(decoded)
+                if len(self._held.observations) < _AT_ONCE_IN_A_BASELINE:
+                    continue
+                decoded, self._held = self._held, Decoded()
+            self._take(part, decoded, loaded, names)
+        if down_to == 0 and (self._held.observations or self._held.unusable):
+            held, self._held = self._held, Decoded()
+            self._take(part, held, loaded, names)
 
     def _take(self, part: Part, decoded: Decoded, loaded: Loaded, names: set[str]) -> None:
         names.update(observation.name for observation in decoded.observations)
@@ -171,8 +184,11 @@ class PartLoader:
     def _take_observations(
         self, observations: list[Observation], decoded: Decoded, loaded: Loaded, letters: list[DeadLetter]
     ) -> None:
-        for start in range(0, len(observations), _AT_ONCE):
-            batch = observations[start : start + _AT_ONCE]
+        at_once = _AT_ONCE_IN_A_BASELINE if loaded.baseline else _AT_ONCE
+        if loaded.baseline:
+            observations.sort(key=lambda observation: observation.name)
+        for start in range(0, len(observations), at_once):
+            batch = observations[start : start + at_once]
             applied, refused = self._apply(batch, decoded, announce=not loaded.baseline)
             loaded.applied += applied
             letters += [refusal(observation, error) for observation, error in refused]
