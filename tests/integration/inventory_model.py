@@ -62,6 +62,8 @@ from tests.integration.inventory_world import (
     Refusal,
     Server,
     ancestors_of,
+    denied,
+    disabled,
     throttled,
     timed_out,
     unavailable,
@@ -204,7 +206,7 @@ class Model:
             "SCOPES": json.dumps(self.scopes),
             "ENDPOINTS": '["/storage", "/iam"]',
             "PAGE_SIZE": rng.choice([1, 2, 3, 1000]),
-            "MASS_DELETE_MINIMUM": rng.choice([2, 3, 50]),
+            "MASS_DELETE_MINIMUM": rng.choice([1, 2, 50]),
             "QUOTAS__LIST_ASSETS": rng.choice([1, 2, 3]) if tight else 1000,
             "PROOF_AGE_MINUTES": rng.choice([20, 60]),
             "DELTA_OVERLAP_MINUTES": rng.choice([0, 1, 10]),
@@ -246,7 +248,7 @@ class Model:
         elif chance < 0.97:
             self.clock.advance(rng.choice([timedelta(minutes=5), timedelta(minutes=70), timedelta(hours=25)]))
             self.log.append("time passes")
-        elif chance < 0.985:
+        elif chance < 0.98:
             self.ask_for_all()
         else:
             self.confirm()
@@ -259,7 +261,9 @@ class Model:
             asset = {**document.get("priorAsset", {}), **document["asset"]}
             key = (asset["name"], RESOURCE if "resource" in asset else "IAM_POLICY")
             version = self.organization.past[key][-1]
-            self.log.append(f"{at_ns} {key[0][-12:]} {key[1]} {version.data and digest(version.data)[:6]} {version.home}")
+            self.log.append(
+                f"{at_ns} {key[0][-12:]} {key[1]} {version.data and digest(version.data)[:6]} {version.home}"
+            )
             for _ in range(self.rng.choice([0, 1, 1, 1, 2])):
                 self.messages += 1
                 message = Message(f"m{self.messages}", body, key, at_ns, version.data is not None)
@@ -295,7 +299,7 @@ class Model:
     def switch_faults(self) -> None:
         """A lasting fault comes or goes."""
         rng, faults = self.rng, self.faults
-        kind = rng.choice(["folder", "type", "unknown", "odd", "disabled", "lag", "search", "over"])
+        kind = rng.choice(["folder", "folder", "type", "unknown", "odd", "disabled", "lag", "search"] + ["over"] * 6)
         self.log.append(f"fault {kind}")
         if kind == "folder":
             faults.denied ^= {rng.choice(self.scopes)}
@@ -319,13 +323,16 @@ class Model:
     def sync(self) -> None:
         """One attempt at a sync, with faults that strike in its middle."""
         rng, faults = self.rng, self.faults
-        kind = rng.choice(["none"] * 5 + ["throttled", "unavailable", "timeout", "token", "killed", "killed", "stopped"])
-        if kind in ("throttled", "unavailable", "timeout"):
-            refusal: Refusal = {
-                "throttled": lambda: throttled(rng.choice([1, 20, 90])),
-                "unavailable": unavailable,
-                "timeout": timed_out,
-            }[kind]()
+        refusals: dict[str, Callable[[], Refusal]] = {
+            "throttled": lambda: throttled(rng.choice([1, 20, 90])),
+            "unavailable": unavailable,
+            "timeout": timed_out,
+            "denied": lambda: denied("this page"),
+            "disabled": disabled,
+        }
+        kind = rng.choice(["none"] * 6 + ["token", "killed", "killed", "killed", "stopped", *refusals])
+        if kind in refusals:
+            refusal = refusals[kind]()
             faults.next_calls = [None] * rng.randint(0, 12) + [refusal]
         elif kind == "token":
             faults.expire_next_token = True
@@ -333,7 +340,7 @@ class Model:
             self.kill_in = rng.randint(1, 40)
         elif kind == "stopped":
             self.cancel_in = rng.randint(1, 15)
-        self.feed_beside = rng.choice([0.0, 0.0, 0.15])
+        self.feed_beside = rng.choice([0.0, 0.0, 0.1, 0.5])
         self.log.append(f"sync with {kind}, feed beside {self.feed_beside}")
         self.attempt()
         faults.next_calls, faults.expire_next_token = [], False
@@ -488,7 +495,9 @@ class Model:
         return found
 
     @staticmethod
-    def _contents(connection: sa.Connection, changed: dict[Key, Any], versions: dict[Key, list[Any]]) -> dict[int, Json]:
+    def _contents(
+        connection: sa.Connection, changed: dict[Key, Any], versions: dict[Key, list[Any]]
+    ) -> dict[int, Json]:
         wanted = {row.content_id for row in changed.values()} | {
             row.content_id for rows in versions.values() for row in rows
         }

@@ -114,14 +114,14 @@ def finish_read(
             lost.append(row.name)
         elif absent_ns is not None:
             marks.append(_Mark(row.name, absent_ns, seen_ns, observed_ns))
+    for chunk in _chunks(marks):
+        with store.write(exclusive=assets.LOCK) as connection:
+            _mark_absent(connection, part, chunk, written=looked_at)
     if breaker.opens(known=known, lost=len(lost)):
         with store.write(exclusive=assets.LOCK) as connection:
             _record(connection, part, read_ns=read_ns, complete=False, total=total, now=clock())
             breakers.open_breaker(connection, part, known=known, names=lost, read_ns=read_ns, now=clock())
         return ReadResult(deleted=0, missing=len(marks), withheld=True, lost=len(lost), known=known)
-    for chunk in _chunks(marks):
-        with store.write(exclusive=assets.LOCK) as connection:
-            _mark_absent(connection, part, chunk, written=looked_at)
     with store.write(exclusive=assets.LOCK) as connection:
         breakers.close_breaker(connection, part, now=clock())
         _prove(connection, part, read_ns=read_ns, total=total, now=clock())
