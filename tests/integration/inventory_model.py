@@ -4,8 +4,10 @@ against what truly was, what was truly served, and what the feed truly said."""
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -228,8 +230,8 @@ class Model:
                 self.look()
             self._end()
         except BaseException:
-            print(f"seed {self.seed!r}, scopes {self.scopes}, after:")
-            print("\n".join(self.log[-60:]))
+            self.log.append(f"that was {self.seed!r} with the scopes {self.scopes}")
+            sys.stdout.write("\n".join(["", *self.log[-60:], ""]))
             raise
 
     def _step(self) -> None:
@@ -563,7 +565,7 @@ class Model:
         for key, row in changed.items():
             chain = [*versions[key], row]
             assert [item.version for item in chain] == list(range(1, len(chain) + 1)), key
-            for item, after in zip(chain, chain[1:], strict=False):
+            for item, after in itertools.pairwise(chain):
                 assert item.valid_from_ns <= item.valid_to_ns == after.valid_from_ns, (key, item.version)
             ever = {digest(data) for data in self.organization.ever(key)}
             for item in chain:
@@ -587,7 +589,8 @@ class Model:
         for key, row in changed.items():
             before = self.before.rows.get(key)
             chain = [*versions[key], row]
-            baseline = not {(row.scope, row.asset_type, row.content_type)} <= self.before.read_parts
+            of_type = {part for part in self.parts if part[1:] == (row.asset_type, row.content_type)}
+            baseline = not of_type <= self.before.read_parts  # some read of it was the first one: that is no news
             for number in range(before.version if before is not None else 0, row.version):
                 then, now = (chain[number - 1] if number else None), chain[number]
                 event = told.pop((*key, now.version), None)

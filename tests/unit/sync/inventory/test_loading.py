@@ -59,9 +59,7 @@ def network(name: str, **data: Any) -> bytes:
 def pages(read_s: int, *bodies: bytes, size: int = 1) -> list[Page]:
     """A whole read."""
     chunks = [list(bodies[start : start + size]) for start in range(0, len(bodies), size)] or [[]]
-    return [
-        Page(read_s * 10**9, chunk, number == len(chunks), number) for number, chunk in enumerate(chunks, start=1)
-    ]
+    return [Page(read_s * 10**9, chunk, number == len(chunks), number) for number, chunk in enumerate(chunks, start=1)]
 
 
 def load(store: Store, *read: Page, error: SyncError | None = None, part: Any = PART, into: Any = None) -> Loaded:
