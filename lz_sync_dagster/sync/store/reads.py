@@ -8,13 +8,14 @@ follow are short, and each looks again at the rows that it changes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.models import CoverageStatus, EventType
 from lz_sync_dagster.sync.state.observation import Source
 from lz_sync_dagster.sync.state.reducer import Breaker, Change, Part, is_gone, newest_reads
@@ -23,6 +24,7 @@ from lz_sync_dagster.sync.store.coverage import CoverageMark
 from lz_sync_dagster.sync.store.engine import Store
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.findings import Judged
+from lz_sync_dagster.sync.store.schema import coverage as coverage_table
 from lz_sync_dagster.sync.store.schema import resource_versions, resources, snapshots
 from lz_sync_dagster.sync.timing import Clock, format_ns, from_ns
 
@@ -145,8 +147,26 @@ def confirm_losses(store: Store, part: Part, *, actor: str, clock: Clock) -> int
         withheld = snapshots.delete().where(_is(part), snapshots.c.read_ns == read_ns).returning(snapshots.c.assets)
         totals = list(connection.scalars(withheld))
         total = totals[0] if totals else breaker.known - breaker.lost
-        _prove(connection, part, read_ns=read_ns, total=total, now=now)
+        _record(connection, part, read_ns=read_ns, complete=True, total=total, now=now)
+        coverage.mark(connection, [_confirmed(connection, part, read_ns=read_ns, total=total)], now=now)
     return _delete_absent(store, part, names, read_ns=read_ns, layer=LayerId.API, clock=clock)
+
+
+def _confirmed(connection: sa.Connection, part: Part, *, read_ns: int, total: int) -> CoverageMark:
+    """What the ledger is to say of a part whose withheld read counts after all. That a read since then has failed
+    stays written."""
+    query = sa.select(coverage_table).where(
+        coverage_table.c.scope == part[0],
+        coverage_table.c.asset_type == part[1],
+        coverage_table.c.content_type == part[2],
+    )
+    row = connection.execute(query).one_or_none()
+    proven = CoverageMark(*part, CoverageStatus.COMPLETE, complete_read_ns=read_ns, assets=total)
+    if row is None or row.reason in (None, Reason.BREAKER_OPEN.value):
+        return proven
+    return replace(
+        proven, status=CoverageStatus(row.status), reason=Reason(row.reason), detail=row.detail, remedy=row.remedy
+    )
 
 
 def was_read(connection: sa.Connection, part: Part) -> bool:

@@ -21,7 +21,7 @@ from lz_sync_dagster.sync.state.observation import InvalidAsset
     ids=["plain", "of two arguments", "of other arguments"],
 )
 def test_an_error_travels_between_processes(error: SyncError) -> None:
-    for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301 - our own
+    for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(other) is type(error)
         assert str(other) == str(error)
         assert vars(other) == vars(error)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.sync.errors import Reason
+from lz_sync_dagster.sync.models import CoverageStatus
 from lz_sync_dagster.sync.state.observation import Observation, Source, observe
 from lz_sync_dagster.sync.state.reducer import Breaker
 from lz_sync_dagster.sync.store import Store, assets, reads
+from lz_sync_dagster.sync.store.coverage import CoverageMark, mark
 from lz_sync_dagster.sync.store.reads import Base, ReadResult
 from lz_sync_dagster.sync.store.schema import coverage, resources, snapshots
 from lz_sync_dagster.sync.timing import format_ns
@@ -38,8 +42,6 @@ def asset(name: str, *, update: int, observed: int, by: Source = Source.SNAPSHOT
 
 def with_bytes(observation: Observation) -> Observation:
     """A snapshot's observation, with the fingerprint that these bytes have."""
-    from dataclasses import replace
-
     return replace(observation, fingerprint=f"{observation.name[-4:]}@{observation.update_ns}".ljust(16)[:16].encode())
 
 
@@ -231,3 +233,20 @@ def test_a_read_that_nobody_confirms_counts_for_nothing(store: Store) -> None:
     assert read(store, 8, "a", "c").deleted == 0
     assert existing(store) == {"a", "b", "c"}, "b was missing in one read that counts"
     assert rows(store)["c"].absent_ns is None
+
+
+def test_a_confirmation_does_not_hide_that_a_later_read_failed(store: Store) -> None:
+    def status() -> tuple[str, str | None, int]:
+        with store.read() as connection:
+            row = connection.execute(sa.select(coverage)).one()
+        return row.status, row.reason, row.complete_read_ns
+
+    for reason, after in [(Reason.PERMISSION_DENIED, "partial"), (Reason.BREAKER_OPEN, "complete")]:
+        first = 10 if after == "partial" else 20
+        read(store, first, "a", "b")
+        read(store, first + 1, "a")
+        assert read(store, first + 2, "a", breaker=Breaker(0.2, 1)).withheld
+        with store.write() as connection:
+            mark(connection, [CoverageMark(*PART, CoverageStatus.PARTIAL, reason, "why", "what to do")], now=NOW)
+        reads.confirm_losses(store, PART, actor="ann", clock=lambda: NOW)
+        assert status() == (after, reason.value if after == "partial" else None, first + 2)
