@@ -65,6 +65,8 @@ class StructDecoder:
 
     def _field(self, entry: bytes) -> _Field:
         parsed = wire.Entry.FromString(entry)
+        if parsed.ByteSize() != len(entry):  # not one key and one value: protobuf would merge the values
+            raise _AsAWhole
         key: str = parsed.key
         try:
             if not is_plain(key):
