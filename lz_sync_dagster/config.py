@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -31,7 +40,9 @@ from lz_sync_dagster.sync.state.redaction import redact, redact_text
 ENV_PREFIX = "LZ_SYNC_"
 DEFAULT_FILE = "sync_config.yaml"
 #: Settings that come from the environment alone.
-SECRETS = ("webhook_secrets", "git_token", "github_token", "github_app_private_key")
+SECRETS = ("webhook_secrets", "git_token", "github_token", "github_app_private_key", "operator_tokens")
+#: Characters that the token of an operator has at least.
+OPERATOR_TOKEN_LENGTH = 16
 
 RelativePath = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^/\\]")]
 #: Numbers, since assets name their ancestors by number.
@@ -270,6 +281,13 @@ class GithubConfig(_Section):
     installation_id: int | None = None
 
 
+def _listed(secret: SecretStr | None) -> list[str]:
+    """The entries of a secret that is a comma-separated list."""
+    if secret is None:
+        return []
+    return [part.strip() for part in secret.get_secret_value().split(",") if part.strip()]
+
+
 class Settings(BaseSettings):
     """All settings, checked. Made by `load_settings`."""
 
@@ -294,6 +312,26 @@ class Settings(BaseSettings):
     git_token: SecretStr | None = None
     github_token: SecretStr | None = None
     github_app_private_key: SecretStr | None = None
+    operator_tokens: SecretStr | None = None
+
+    @field_validator("operator_tokens")
+    @classmethod
+    def _operators_are_told_apart(cls, value: SecretStr | None) -> SecretStr | None:
+        """Raises ``ValueError`` without quoting any of the tokens."""
+        entries = _listed(value)
+        for entry in entries:
+            name, colon, token = entry.partition(":")
+            if not colon or not re.fullmatch(r"[A-Za-z0-9_.@-]{1,64}", name):
+                raise ValueError("allowed: NAME:TOKEN, NAME:TOKEN, …; a name has letters, digits and _ . @ -")
+            if len(token) < OPERATOR_TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token:
+                raise ValueError(
+                    f"allowed: tokens of at least {OPERATOR_TOKEN_LENGTH} printable ASCII characters without spaces; "
+                    f"that of {name} is none"
+                )
+        tokens = [entry.partition(":")[2] for entry in entries]
+        if len(set(tokens)) < len(tokens):
+            raise ValueError("allowed: a token of its own for each operator")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -324,10 +362,14 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[bytes, ...]:
         """The webhook secrets, newest first: ``LZ_SYNC_WEBHOOK_SECRETS`` is a comma-separated list."""
-        if self.webhook_secrets is None:
-            return ()
-        parts = (part.strip() for part in self.webhook_secrets.get_secret_value().split(","))
-        return tuple(part.encode() for part in parts if part)
+        return tuple(part.encode() for part in _listed(self.webhook_secrets))
+
+    @property
+    def operators(self) -> tuple[tuple[str, bytes], ...]:
+        """Who may confirm deletions by the API: (name, token). ``LZ_SYNC_OPERATOR_TOKENS`` is a comma-separated list of
+        ``name:token``; a name may stand there twice, so that its token can be changed."""
+        entries = (entry.partition(":") for entry in _listed(self.operator_tokens))
+        return tuple((name, token.encode()) for name, _, token in entries)
 
     @property
     def disabled_layers(self) -> frozenset[LayerId]:
@@ -482,6 +524,8 @@ def _line(problem: Any, file: Path, lines: dict[tuple[str | int, ...], int], fro
         near = difflib.get_close_matches(str(location[-1]), allowed, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{origin}: {key}: is not a known key; allowed: {', '.join(allowed)}{hint}"
+    if location[0] in SECRETS:
+        return f"{origin}: {key}: its value is not allowed; {_allowed(problem)}"
     shown = redact_text(repr(next(iter(redact({str(location[-1]): problem["input"]})[0].values()))))
     return f"{origin}: {key}: {shown} is not allowed; {_allowed(problem)}"
 
@@ -512,7 +556,9 @@ def _allowed(problem: Any) -> str:
         return f"allowed: {context['expected']}"
     if problem["type"] == "string_pattern_mismatch":
         return f"allowed: text that matches {context['pattern']}"
-    return by_type.get(problem["type"], str(problem["msg"]).replace("Input should be", "allowed:"))
+    return by_type.get(
+        problem["type"], str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "allowed:")
+    )
 
 
 def _keys_at(location: tuple[str | int, ...]) -> list[str]:
@@ -523,4 +569,4 @@ def _keys_at(location: tuple[str | int, ...]) -> list[str]:
         annotation = model.model_fields[part].annotation
         args = [arg for arg in get_args(annotation) if isinstance(arg, type) and issubclass(arg, BaseModel)]
         model = args[0] if args else annotation
-    return [name for name in model.model_fields if name not in ("webhook_secrets", "git_token")]
+    return [name for name in model.model_fields if name not in SECRETS]

@@ -20,10 +20,12 @@ from lz_sync_dagster.sync.inventory.decoder import Decoded, group_relations, obs
 from lz_sync_dagster.sync.inventory.delta import DeltaResult
 from lz_sync_dagster.sync.inventory.letters import dead_letter, refusal
 from lz_sync_dagster.sync.inventory.reader import AssetReader, Page
-from lz_sync_dagster.sync.state.observation import ContentType, Observation
+from lz_sync_dagster.sync.state.fields import fields_of
+from lz_sync_dagster.sync.state.observation import ContentType, JsonData, Observation
 from lz_sync_dagster.sync.state.reducer import Breaker, Part
-from lz_sync_dagster.sync.store import Store, assets, dead_letters, reads
+from lz_sync_dagster.sync.store import Store, assets, breakers, data_fields, dead_letters, reads
 from lz_sync_dagster.sync.store.assets import Applied
+from lz_sync_dagster.sync.store.data_fields import FieldCache
 from lz_sync_dagster.sync.store.dead_letters import DeadLetter
 from lz_sync_dagster.sync.store.reads import Base, ReadResult
 from lz_sync_dagster.sync.timing import Clock
@@ -32,6 +34,9 @@ from lz_sync_dagster.sync.timing import Clock
 _MAX_REFUSED = 20
 #: Assets that one transaction takes in: the feed waits no longer than it lasts.
 _AT_ONCE = 1_000
+#: Assets of a baseline whose fields are noted; later every changed one's are.
+_SAMPLE = 500
+_FIELDS_LOCK = "data_fields"
 
 
 @dataclass
@@ -42,7 +47,9 @@ class Loaded:
         assets: how many the read holds.
         decoded: how many of them had to be decoded.
         unusable: how many cannot be used; the read proves no absence then.
-        baseline: it is the first read of the part that reached its end.
+        baseline: no read of the part reached its end before.
+        sampled: assets of a baseline whose fields were noted.
+        drifted: fields that are new, or have another type.
         result: what the complete read proved; ``None`` if it proves nothing.
     """
 
@@ -52,6 +59,8 @@ class Loaded:
     unusable: int = 0
     baseline: bool = False
     read_ns: int = 0
+    sampled: int = 0
+    drifted: int = 0
     applied: Applied = field(default_factory=Applied)
     result: ReadResult | None = None
 
@@ -80,6 +89,7 @@ class PartLoader:
         self._evaluate = evaluate
         self._breaker = breaker
         self._clock = clock
+        self._fields = FieldCache()
 
     def load(self, part: Part, loaded: Loaded) -> None:
         """Read a part to its end and conclude what that proves.
@@ -147,10 +157,40 @@ class PartLoader:
             applied, refused = self._apply(batch, decoded, announce=not loaded.baseline)
             loaded.applied += applied
             letters += [refusal(observation, error) for observation, error in refused]
+            self._note_fields(batch, loaded)
         loaded.unusable += len(letters)
         if letters:
             with self._store.write() as connection:
                 dead_letters.add(connection, letters, now=self._clock())
+
+    def _note_fields(self, batch: list[Observation], loaded: Loaded) -> None:
+        """Record which fields the contents have, so that a new one is told. Of a baseline the first assets are enough
+        to know what a type looks like."""
+        if loaded.baseline:
+            batch = batch[: max(0, _SAMPLE - loaded.sampled)]
+            loaded.sampled += len(batch)
+        news: dict[tuple[str, str, str], dict[str, frozenset[str]]] = {}
+        for observation in batch:
+            if isinstance(observation.data, JsonData):
+                key = (observation.asset_type, observation.content_type.value)
+                fields = fields_of(observation.data.data)
+                if self._fields.news(key, fields):
+                    news[*key, observation.name] = fields
+        if news:
+            with self._store.write(exclusive=_FIELDS_LOCK) as connection:
+                now = self._clock()
+                for (asset_type, content_type, name), fields in news.items():
+                    drifted = data_fields.record(
+                        connection,
+                        asset_type,
+                        content_type,
+                        fields,
+                        example=name,
+                        now=now,
+                        baseline=loaded.baseline,
+                        cache=self._fields,
+                    )
+                    loaded.drifted += len(drifted)
 
     def _apply(
         self, batch: list[Observation], decoded: Decoded, *, announce: bool
@@ -217,15 +257,7 @@ def incomplete(part: Part, loaded: Loaded) -> SyncError | None:
         )
     result = loaded.result
     if result is not None and result.withheld:
-        return SyncError(
-            f"{result.lost} of {result.known} assets vanished at once; nothing was deleted",
-            where=where(part),
-            remedy=(
-                "check the reader's access; if the deletion was meant, confirm it with "
-                f"'lz-sync breaker confirm {' '.join(part)}'"
-            ),
-            reason=Reason.BREAKER_OPEN,
-        )
+        return breakers.waiting(part, known=result.known, lost=result.lost)
     return None
 
 

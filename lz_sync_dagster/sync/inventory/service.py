@@ -36,7 +36,7 @@ from lz_sync_dagster.sync.retry import RETRY_WAITS
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
 from lz_sync_dagster.sync.state.observation import ContentType
 from lz_sync_dagster.sync.state.reducer import Breaker, Part
-from lz_sync_dagster.sync.store import Store, assets, coverage, findings, inbox, part_reads, quota, verdicts
+from lz_sync_dagster.sync.store import Store, assets, breakers, coverage, findings, inbox, part_reads, quota, verdicts
 from lz_sync_dagster.sync.store.assets import Applied
 from lz_sync_dagster.sync.store.coverage import CoverageMark
 from lz_sync_dagster.sync.store.inbox import Delivery
@@ -76,6 +76,7 @@ class _Tally:
     missing: int = 0
     missed_by_feed: int = 0
     unusable: int = 0
+    drifted: int = 0
     errors: dict[Part, SyncError] = field(default_factory=dict)
     late: dict[Part, SyncError] = field(default_factory=dict)
     waiting: dict[Part, SyncError] = field(default_factory=dict)
@@ -93,6 +94,7 @@ class _Tally:
         self.read += loaded.assets
         self.decoded += loaded.decoded
         self.unusable += loaded.unusable
+        self.drifted += loaded.drifted
         self.applied += loaded.applied
         self.missed_by_feed += 0 if loaded.baseline else loaded.applied.changed
         if loaded.result is not None:
@@ -110,6 +112,7 @@ class _Tally:
         self.read += found.changed
         self.decoded += loaded.decoded
         self.unusable += loaded.unusable
+        self.drifted += loaded.drifted
         self.applied += loaded.applied
         self.missed_by_feed += loaded.applied.changed
         self.looked_at.update(found.looked_at)
@@ -247,7 +250,7 @@ class _Session:
         if error is None:
             with self.store.write() as connection:
                 part_reads.record_full(connection, part, calls=loaded.calls)
-        else:
+        elif error.reason is not Reason.BREAKER_OPEN:  # the read has marked it, and somebody may have confirmed since
             self._mark(part, error, was_read=bool(loaded.unusable))
 
     def _read_delta(self, delta: DeltaRead) -> None:
@@ -377,8 +380,11 @@ def _open_ledger(store: Store, parts: tuple[Part, ...], *, now: datetime) -> Non
             if part not in known
         ]
         coverage.mark(connection, new, now=now)
-        coverage.forget(connection, known - set(parts))
-        part_reads.forget(connection, known - set(parts))
+        dropped = known - set(parts)
+        coverage.forget(connection, dropped, now=now)
+        part_reads.forget(connection, dropped)
+        for part in dropped:
+            breakers.close_breaker(connection, part, now=now)
 
 
 def _proven_already(store: Store, run: LayerRun, config: ApiSyncConfig) -> set[Part]:
@@ -439,6 +445,7 @@ def _outcome(store: Store, plan: ReadPlan, tally: _Tally, written: int, *, now: 
                 "missing_once": tally.missing,
                 "missed_by_feed": tally.missed_by_feed,
                 "unusable": tally.unusable,
+                "new_fields": tally.drifted,
                 "parquet_files_written": written,
             },
             "coverage": {

@@ -21,7 +21,7 @@ from lz_sync_dagster.sync.compliance.verdict import Evaluator, Outcome
 from lz_sync_dagster.sync.models import EventType
 from lz_sync_dagster.sync.state.observation import Observation, Source
 from lz_sync_dagster.sync.state.reducer import Change, Known, Part, change_of, is_gone
-from lz_sync_dagster.sync.store import event_log, findings
+from lz_sync_dagster.sync.store import event_log, feed_freshness, findings
 from lz_sync_dagster.sync.store.engine import insert_many
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.findings import FindingChange, Judged
@@ -224,6 +224,8 @@ def _apply_round(
         if announce:
             events.append(finding_event(change, layer, now))
     last_seq = event_log.append(connection, events, recorded_at=now)
+    if announce:
+        feed_freshness.record_missed(connection, _found(steps), found_at=now)
     return Applied(
         created=counts[Change.CREATED] + counts[Change.RECREATED],
         updated=counts[Change.UPDATED],
@@ -231,6 +233,15 @@ def _apply_round(
         unchanged=unchanged + counts[Change.NONE],
         events=len(events),
         last_seq=last_seq,
+    )
+
+
+def _found(steps: Iterable[_Step]) -> Iterable[tuple[str, int]]:
+    """The changes that a snapshot found: of which type, and when they were."""
+    return (
+        (step.observation.asset_type, step.observation.update_ns)
+        for step in steps
+        if step.change is not Change.NONE and step.observation.source is Source.SNAPSHOT and not step.sighting
     )
 
 
