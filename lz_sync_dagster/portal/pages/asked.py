@@ -60,16 +60,18 @@ class ListQuestion:
         values = chosen(self.where, by)
         others = tuple(item for item in values if item != value)
         wanted = others if value in values else tuple(sorted((*values, value)))
-        return self.but(replace(self.where, **{_FIELDS[by]: wanted}))
-
-
-_FIELDS = {Dimension.ASSET_TYPE: "asset_types", Dimension.PROJECT: "projects", Dimension.LOCATION: "locations"}
+        if by is Dimension.ASSET_TYPE:
+            return self.but(replace(self.where, asset_types=wanted))
+        if by is Dimension.PROJECT:
+            return self.but(replace(self.where, projects=wanted))
+        return self.but(replace(self.where, locations=wanted))
 
 
 def chosen(where: ResourceFilter, by: Dimension) -> tuple[str, ...]:
     """The values that a filter has of a dimension."""
-    values: tuple[str, ...] = getattr(where, _FIELDS[by])
-    return values
+    if by is Dimension.ASSET_TYPE:
+        return where.asset_types
+    return where.projects if by is Dimension.PROJECT else where.locations
 
 
 # --- reading addresses ------------------------------------------------------------------------------------------------
@@ -194,12 +196,25 @@ def resource_address(name: str, as_of_ns: int | None = None) -> str:
 
 
 def coverage_address(
-    *, part: tuple[str, str, str] | None = None, as_of_ns: int | None = None, before: int | None = None
+    *,
+    part: tuple[str, str, str] | None = None,
+    as_of_ns: int | None = None,
+    before: int | None = None,
+    problems: bool = False,
 ) -> str:
-    """The address of the coverage matrix, or of one part of it; ``before``: where its history goes on."""
+    """The address of the coverage matrix, or of one part of it.
+
+    Args:
+        before: where the part's history goes on.
+        problems: of the parts that were not read completely only.
+    """
     pairs = [] if part is None else list(zip(("scope", "type", "content_type"), part, strict=True))
     as_of = None if as_of_ns is None else format_ns(as_of_ns)
-    return _address(COVERAGE_PAGE, [*pairs, *_given("as_of", as_of), *_given("before", before and str(before))])
+    more = (("as_of", as_of), ("before", None if before is None else str(before)))
+    status = "problems" if problems else None
+    return _address(
+        COVERAGE_PAGE, [*pairs, *_given("status", status), *(pair for each in more for pair in _given(*each))]
+    )
 
 
 def drift_address(**asked: str | None) -> str:

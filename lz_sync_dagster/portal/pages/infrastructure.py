@@ -1,4 +1,4 @@
-"""The Infrastructure page: resources, now or as of an instant, to filter, search, sort and page through, and to take away.
+"""The Infrastructure page: resources, now or as of an instant, to filter, search, sort, page through, and take away.
 
 The address says what is asked, so a view can be linked and reloaded. One page of rows is read at a time, by key.
 """
@@ -57,9 +57,7 @@ _SORTS = {
 }
 _FORMATS = {ExportFormat.CSV: "CSV", ExportFormat.JSONL: "JSON Lines", ExportFormat.PARQUET: "Parquet"}
 #: A click that opens a link elsewhere is the browser's.
-_PLAIN_CLICK = (
-    "(e) => { if (e.ctrlKey || e.metaKey || e.shiftKey || e.altKey) return; e.preventDefault(); emit(); }"
-)
+_PLAIN_CLICK = "(e) => { if (e.ctrlKey || e.metaKey || e.shiftKey || e.altKey) return; e.preventDefault(); emit(); }"
 #: The browser's back and forward load what the address asks for; filters begin closed where there is little room.
 _ONCE = """
 window.addEventListener('popstate', () => location.reload());
@@ -156,7 +154,7 @@ class InfrastructurePage:
             self._note(notes)
             self._box = ui.input(value=question.where.q or "", placeholder="Search names")
             self._box.props(
-                f'outlined dense clearable debounce={_PAUSE} type=search maxlength={asked.LONG} '
+                f"outlined dense clearable debounce={_PAUSE} type=search maxlength={asked.LONG} "
                 'aria-label="Search resources by name"'
             ).classes("lz-search")
             self._box.on_value_change(self._typed)
@@ -183,7 +181,9 @@ class InfrastructurePage:
         await self.show_list()
         await self.show_counts()
         if key is not None:
-            ui.run_javascript(f"[...document.querySelectorAll('[data-key]')].find(e => e.dataset.key === {_js(key)})?.focus()")
+            ui.run_javascript(
+                f"[...document.querySelectorAll('[data-key]')].find(e => e.dataset.key === {_js(key)})?.focus()"
+            )
 
     def _link(self, said: str, question: ListQuestion, key: str, classes: str = "", *, focus: str = "") -> TextElement:
         """A link to another question, which is answered without loading the page anew. ``focus``: the key of what has
@@ -358,7 +358,7 @@ class InfrastructurePage:
         if without:
             text("p", f"{without:,} without a {title.lower()}", "lz-dim")
         if found.others:
-            text("p", f"{found.others:,} have others, which a search finds", "lz-dim")
+            text("p", f"{found.others:,} have other values: search for them", "lz-dim")
 
     def _toggled(self, by: Dimension, event: Any) -> None:
         (self._opened.add if event.args else self._opened.discard)(by)
@@ -373,9 +373,7 @@ class InfrastructurePage:
 
     def _show_results(self, question: ListQuestion, found: Listing) -> None:
         where, page = question.where, found.page
-        self._whole = bool(found.known.rows) and all(
-            row.status is CoverageStatus.COMPLETE for row in found.known.rows
-        )
+        self._whole = bool(found.known.rows) and all(row.status is CoverageStatus.COMPLETE for row in found.known.rows)
         with ui.element("div").classes("lz-line lz-top"):
             self._total = text("h2", "Resources").props('tabindex="-1" role="status" data-key=results')
             self._exports(question)
@@ -383,7 +381,9 @@ class InfrastructurePage:
         inventory_layer.missing(found.known)
         if not page.items:
             filtered = where != ResourceFilter(content_type=where.content_type)
-            text("p", inventory_words.nothing_found(found.known.rows, found.known.status, filtered=filtered), "lz-empty")
+            text(
+                "p", inventory_words.nothing_found(found.known.rows, found.known.status, filtered=filtered), "lz-empty"
+            )
             return
         self._sorts(question)
         typed = inventory_words.typed_columns(where)
@@ -397,11 +397,18 @@ class InfrastructurePage:
                 cell.props["aria-sort"] = self._order(question, sort)
                 self._sort_link(question, sort, title, "head")
 
-        with elements.table("Resources", tuple(title for title, _ in columns), heading):
+        box = ui.element("div").classes("lz-typed" if typed else "")
+        with box, elements.table("Resources", tuple(title for title, _ in columns), heading):
             for row in page.items:
                 content = found.contents.get(row.content_id or 0)
                 cells = inventory_words.typed_cells(where, row, content.data if content else None)
-                self._row(question, row, cells, found.known.now, with_type=(_SORTS[Sort.ASSET_TYPE], Sort.ASSET_TYPE) in columns)
+                self._row(
+                    question,
+                    row,
+                    cells,
+                    found.known.now,
+                    with_type=(_SORTS[Sort.ASSET_TYPE], Sort.ASSET_TYPE) in columns,
+                )
         self._pager(question, page)
 
     def _exports(self, question: ListQuestion) -> None:
@@ -475,6 +482,7 @@ class InfrastructurePage:
                     row.display_name or words.short(row.name), asked.resource_address(row.name, question.as_of_ns)
                 )
                 elements.hint(name, row.name)
+                elements.hint(text("div", row.name.removeprefix("//"), "lz-dim lz-full"), row.name)
                 if row.deleted:
                     Chip(inventory_words.DELETED)
             if with_type:
@@ -484,9 +492,7 @@ class InfrastructurePage:
             text("td", row.project or inventory_words.NONE, "" if row.project else "lz-dim")
             text("td", row.location or inventory_words.NONE, "" if row.location else "lz-dim")
             since = from_ns(row.valid_from_ns)
-            elements.hint(
-                text("td", words.ago(since, now), "lz-nowrap lz-dim"), f"as it is since {instant(since)}"
-            )
+            elements.hint(text("td", words.ago(since, now), "lz-nowrap lz-dim"), f"as it is since {instant(since)}")
             with ui.element("td"):
                 if row.violations:
                     Chip(inventory_words.violations_sign(row.violations))

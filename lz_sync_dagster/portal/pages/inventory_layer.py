@@ -1,4 +1,4 @@
-"""What the pages on the inventory share: the layer's state and the parts that a question is about, and how they show."""
+"""What the pages on the inventory share: the layer's state, the parts that a question is about, and how they show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lz_sync_dagster.portal.answers import layer_status
 from lz_sync_dagster.portal.context import Portal
 from lz_sync_dagster.portal.pages import asked, elements, inventory_words, words
 from lz_sync_dagster.portal.pages.elements import Chip, Frame, instant, link, text
-from lz_sync_dagster.sync.models import Coverage, CoverageStatus, Status, SyncStatus
+from lz_sync_dagster.sync.models import Coverage, CoverageStatus, SyncStatus
 from lz_sync_dagster.sync.store import coverage_views, layer_runs
 from lz_sync_dagster.sync.store.coverage_views import LedgerRow, Parts
 from lz_sync_dagster.sync.timing import from_ns
@@ -43,9 +43,7 @@ class Known:
         return [row for row in self.rows if row.status is not CoverageStatus.COMPLETE]
 
 
-def known(
-    connection: sa.Connection, portal: Portal, now: datetime, only: Parts, as_of_ns: int | None = None
-) -> Known:
+def known(connection: sa.Connection, portal: Portal, now: datetime, only: Parts, as_of_ns: int | None = None) -> Known:
     """The layer, and the ledger of these parts, now or at an instant."""
     ttl = layer_runs.CACHE_TTL
     if as_of_ns is None:
@@ -57,8 +55,7 @@ def known(
 
 def announce(frame: Frame, state: Known) -> None:
     """Say in the banner what is wrong with the layer."""
-    notice = inventory_words.inventory_notice(state.status, state.now)
-    frame.warn(notice, mild=state.status.status is Status.PARTIAL)
+    frame.warn(inventory_words.inventory_notice(state.status, state.now))
 
 
 def provenance(state: Known) -> None:
@@ -75,7 +72,9 @@ def provenance(state: Known) -> None:
         text("span", f"from {state.status.source.replace('_', ' ')}")
         coverage = state.coverage
         sign = words.COVERAGE_SIGNS[coverage.status].word.lower()
-        link(f"coverage {sign}: {words.share_read(coverage)}", asked.coverage_address(as_of_ns=state.as_of_ns))
+        part = state.rows[0].part if len(state.rows) == 1 else None
+        address = asked.coverage_address(part=part, as_of_ns=state.as_of_ns)
+        link(f"coverage {sign}: {words.share_read(coverage)}", address)
 
 
 def missing(state: Known) -> None:
@@ -100,16 +99,9 @@ def missing(state: Known) -> None:
 def gap(row: LedgerRow) -> None:
     """A part that was not read completely: which, why, and what to do."""
     link(f"{row.asset_type} ({row.content_type}) in {row.scope}", asked.coverage_address(part=row.part))
-    text("span", f": {why(row)}")
+    text("span", f": {inventory_words.why(row)}")
     if row.remedy:
         text("span", f" Remedy: {row.remedy}.", "lz-remedy")
-
-
-def why(row: LedgerRow) -> str:
-    """A part's status, reason and detail as a phrase."""
-    reason = f", {row.reason.value.replace('_', ' ')}" if row.reason else ""
-    detail = f": {row.detail.rstrip('.')}" if row.detail else ""
-    return f"{row.status.value}{reason}{detail}."
 
 
 def notes(said: Sequence[str]) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from lz_sync_dagster.portal.pages.words import OTHER_CHANGE, UNKNOWN, Sign, ago, kind, value
+from lz_sync_dagster.portal.pages.words import OTHER_CHANGE, UNKNOWN, Sign, ago, kind, span, value
+from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.inventory.typed_views import VIEWS, iam_bindings, typed_view
 from lz_sync_dagster.sync.models import CoverageStatus, Status, SyncStatus
 from lz_sync_dagster.sync.state.json_diff import FieldChange, FieldChangeKind
 from lz_sync_dagster.sync.store.coverage_views import LedgerRow
+from lz_sync_dagster.sync.store.feed_freshness import Quantile, quantile
 from lz_sync_dagster.sync.store.resource_history import ChangeKind
 from lz_sync_dagster.sync.store.resource_views import ResourceFilter, ResourceRow
 from lz_sync_dagster.sync.timing import from_ns
@@ -106,6 +108,18 @@ def _badness(rows: Any) -> tuple[int, int]:
     return (worst, -counts[worst])
 
 
+def because(reason: Reason | None, detail: str | None) -> str:
+    """A reason with its detail, which often begins with it."""
+    said, more = (reason.value.replace("_", " ") if reason else ""), (detail or "").rstrip(".")
+    return more if more.startswith(said) else f"{said}: {more}" if more else said
+
+
+def why(row: LedgerRow) -> str:
+    """A part's status and its reason as a phrase."""
+    reason = because(row.reason, row.detail)
+    return f"{row.status.value}, {reason}." if reason else f"{row.status.value}."
+
+
 def part_age(row: LedgerRow, now: datetime) -> str:
     """How old the newest complete read of a part is."""
     return (
@@ -177,9 +191,7 @@ def inventory_notice(status: SyncStatus, now: datetime) -> str | None:
             return f"The data is stale{error}. {shown} {age}."
         case Status.DISABLED:
             return f"Inventory sync is switched off. {shown} {age}."
-        case Status.PARTIAL:
-            return f"The last inventory sync was partial{error}"
-        case _:
+        case _:  # what a partial sync could not read is said where it is missing
             return None
 
 
@@ -302,3 +314,24 @@ def field_sides(change: FieldChange) -> tuple[str | None, str | None]:
     before = None if change.kind is FieldChangeKind.ADDED else value(change.before) + cut
     after = None if change.kind is FieldChangeKind.REMOVED else value(change.after) + cut
     return before, after
+
+
+# --- the feed ---------------------------------------------------------------------------------------------------------
+
+
+def delay(delays: Mapping[str, int]) -> str:
+    """Within which time half and 95 % of the messages came: ``half ≤ 1 s, 95 % ≤ 10 s``."""
+    half, most = quantile(delays, 0.5), quantile(delays, 0.95)
+    if half is None or most is None:
+        return UNKNOWN
+    return f"half {_bound(half)}, 95 % {_bound(most)}"
+
+
+def _bound(found: Quantile) -> str:
+    if found.at_most_ms is None:
+        return f"> {_time(found.more_than_ms)}"
+    return f"≤ {_time(found.at_most_ms)}"
+
+
+def _time(milliseconds: int) -> str:
+    return f"{milliseconds} ms" if milliseconds < 1_000 else span(timedelta(milliseconds=milliseconds))

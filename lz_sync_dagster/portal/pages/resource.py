@@ -254,7 +254,9 @@ class ResourceView:
             if item.content is None:
                 text(
                     "p",
-                    "It is gone; what it said last is in the history." if item.row.deleted else "Its content is not known.",
+                    "It is gone; what it said last is in the history."
+                    if item.row.deleted
+                    else "Its content is not known.",
                     "lz-empty",
                 )
                 return
@@ -534,12 +536,11 @@ class DataTree:
                     if path in self._redacted:
                         Chip(inventory_words.REDACTED)
                 return
-            several = isinstance(value, list)
             with ui.element("details") as branch:
                 if depth == 0 and len(value) <= 12:
                     branch.props("open")
                 with ui.element("summary"):
                     text("span", key, "lz-key")
-                    one = "item" if several else "field"
+                    one = "item" if isinstance(value, list) else "field"
                     text("span", inventory_words.many(len(value), one), "lz-dim")
-                self._items(enumerate(value) if several else value.items(), path, depth + 1)
+                self._items(value.items() if isinstance(value, dict) else enumerate(value), path, depth + 1)

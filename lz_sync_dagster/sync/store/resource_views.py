@@ -185,7 +185,7 @@ def list_resources(
     if not keyed:
         return ResourcePage([], None, None)
     first, last = keyed[0][0], keyed[-1][0]
-    return ResourcePage(items, last if more or backward else None, first if more and backward or after else None)
+    return ResourcePage(items, last if more or backward else None, first if (more and backward) or after else None)
 
 
 @dataclass(frozen=True, slots=True)
