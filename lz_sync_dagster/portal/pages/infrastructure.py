@@ -5,7 +5,7 @@ The address says what is asked, so a view can be linked and reloaded. One page o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from fastapi import Request
 from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
+from nicegui.events import GenericEventArguments
 
 from lz_sync_dagster.portal.context import Portal, portal_of
 from lz_sync_dagster.portal.pages import asked, elements, inventory_layer, inventory_words, reading, words
@@ -39,7 +40,7 @@ from lz_sync_dagster.sync.store.resource_views import (
     facet,
     list_resources,
 )
-from lz_sync_dagster.sync.timing import format_ns, from_ns
+from lz_sync_dagster.sync.timing import Clock, format_ns, from_ns
 
 #: Rows of a page, and values of a facet that are shown before the others are asked for.
 ROWS, VALUES = 50, 8
@@ -145,8 +146,9 @@ class InfrastructurePage:
     def __init__(self, portal: Portal, frame: Frame, question: ListQuestion, notes: list[str]) -> None:
         self._portal = portal
         self._frame = frame
+        self._client = ui.context.client
         self._question = question
-        self._timeline: Timeline | None = None
+        self._instant: InstantControls | None = None
         self._opened: set[Dimension] = set()
         self._counts: Counts | None = None
         with section("Infrastructure"):
@@ -181,9 +183,8 @@ class InfrastructurePage:
         await self.show_list()
         await self.show_counts()
         if key is not None:
-            ui.run_javascript(
-                f"[...document.querySelectorAll('[data-key]')].find(e => e.dataset.key === {_js(key)})?.focus()"
-            )
+            # What was clicked may be gone by now, and its place in the page with it: the client is not.
+            self._client.run_javascript(_focus(key))
 
     def _link(self, said: str, question: ListQuestion, key: str, classes: str = "", *, focus: str = "") -> TextElement:
         """A link to another question, which is answered without loading the page anew. ``focus``: the key of what has
@@ -246,49 +247,18 @@ class InfrastructurePage:
     # --- the instant ---
 
     def _show_time(self, found: Listing) -> None:
-        question = self._question
-        self._time.clear()
-        with self._time:
-            if found.first is None:
-                text("p", "No instant of the past is known yet.", "lz-dim")
-                return
-            self._timeline = timeline = Timeline.over(found.first, found.known.now)
-            with ui.element("div").classes("lz-instant"):
-                text("span", "As of", "lz-dim")
-                shown = text("span", _moment(question.as_of_ns), "lz-strong").props('role="status"')
-                slider = ui.slider(min=0, max=timeline.count, value=timeline.position(question.as_of_ns))
-                slider.props(
-                    f'aria-label="Instant: from {format_ns(timeline.at(0) or 0)} until now, '
-                    f'in steps of {words.span(timeline.step)}" data-key=slider'
-                )
-                slider.on_value_change(lambda event: elements.put(shown, _moment(timeline.at(int(event.value)))))
-                slider.on("change", partial(self._slid, slider))
-                exact = ui.input(value="" if question.as_of_ns is None else format_ns(question.as_of_ns))
-                exact.props('outlined dense maxlength=40 placeholder="2026-01-31T12:00:00Z"')
-                exact.props('aria-label="Exact instant, in UTC" data-key=exact').classes("lz-exact")
-                exact.on("keydown.enter", partial(self._entered, exact))
-                if question.as_of_ns is not None:
-                    self._link("now", question.at(None), "now", focus="results")
-            begin = f"Known since {instant(found.first)}; a step is {words.span(timeline.step)}."
-            if question.as_of_ns is not None:
-                begin = f"The state at {instant(from_ns(question.as_of_ns))}. {begin}"
-            text("p", begin, "lz-dim")
+        if self._instant is None:
+            self._time.clear()
+            with self._time:
+                if found.first is None:
+                    text("p", "No instant of the past is known yet.", "lz-dim")
+                    return
+                self._instant = InstantControls(found.first, self._portal.clock, self._chose)
+        self._instant.show(self._question)
 
-    async def _slid(self, slider: ui.slider) -> None:
-        if self._timeline is None:
-            return
-        as_of_ns = self._timeline.at(int(slider.value))
+    async def _chose(self, as_of_ns: int | None, key: str) -> None:
         if as_of_ns != self._question.as_of_ns:
-            await self._go(self._question.at(as_of_ns), "slider")
-
-    async def _entered(self, exact: ui.input) -> None:
-        said = str(exact.value or "").strip()
-        notes: list[str] = []
-        as_of_ns = asked.instant(said or None, self._portal.clock(), "as of", notes)
-        if notes:
-            self._note(notes)
-        else:
-            await self._go(self._question.at(as_of_ns), "exact")
+            await self._go(self._question.at(as_of_ns), key)
 
     # --- filters ---
 
@@ -360,7 +330,7 @@ class InfrastructurePage:
         if found.others:
             text("p", f"{found.others:,} have other values: search for them", "lz-dim")
 
-    def _toggled(self, by: Dimension, event: Any) -> None:
+    def _toggled(self, by: Dimension, event: GenericEventArguments) -> None:
         (self._opened.add if event.args else self._opened.discard)(by)
 
     def _value(self, question: ListQuestion, by: Dimension, value: str, number: int | None) -> None:
@@ -510,9 +480,74 @@ class InfrastructurePage:
             text("span", f"{inventory_words.many(len(page.items), 'row')} shown", "lz-dim")
 
 
+class InstantControls:
+    """A slider over what is known of the past, and a box for an exact instant. They stay while the list changes, so
+    that the keyboard stays on them.
+
+    Args:
+        chose: is called with an instant, or ``None`` for now, and the key of what has the focus then.
+    """
+
+    def __init__(
+        self, first: datetime, clock: Clock, chose: Callable[[int | None, str], Coroutine[Any, Any, None]]
+    ) -> None:
+        self._first = first
+        self._clock = clock
+        self._chose = chose
+        self._timeline = timeline = Timeline.over(first, clock())
+        with ui.element("div").classes("lz-instant"):
+            text("span", "As of", "lz-dim")
+            self._shown = text("span", "now", "lz-strong").props('role="status"')
+            self._slider = ui.slider(min=0, max=timeline.count, value=timeline.count)
+            self._slider.props(
+                f'aria-label="Instant: from {format_ns(timeline.at(0) or 0)} until now, '
+                f'in steps of {words.span(timeline.step)}" data-key=slider'
+            )
+            self._slider.on_value_change(
+                lambda event: elements.put(self._shown, _moment(timeline.at(int(event.value or 0))))
+            )
+            self._slider.on("change", self._slid)
+            self._exact = ui.input().classes("lz-exact")
+            self._exact.props('outlined dense maxlength=40 placeholder="2026-01-31T12:00:00Z" data-key=exact')
+            self._exact.props('aria-label="Exact instant, in UTC"')
+            self._exact.on("keydown.enter", self._entered)
+            self._to_now = ui.button("Now", on_click=self._reset).props("flat dense no-caps color=primary")
+        self._note = text("p", "", "lz-dim").props('role="status"')
+
+    def show(self, question: ListQuestion) -> None:
+        """Show the instant of a question."""
+        as_of_ns = question.as_of_ns
+        self._slider.set_value(self._timeline.position(as_of_ns))
+        elements.put(self._shown, _moment(as_of_ns))
+        self._exact.set_value("" if as_of_ns is None else format_ns(as_of_ns))
+        elements.show(self._to_now, as_of_ns is not None)
+        known = f"Known since {instant(self._first)}; a step is {words.span(self._timeline.step)}."
+        elements.put(self._note, known if as_of_ns is None else f"The state at {_moment(as_of_ns)}. {known}")
+
+    async def _slid(self, event: GenericEventArguments) -> None:
+        """The slider was let go of. Its own value may be older than the event's, since it is sent not so often."""
+        if isinstance(event.args, int | float):
+            await self._chose(self._timeline.at(int(event.args)), "slider")
+
+    async def _entered(self) -> None:
+        said = str(self._exact.value or "").strip()
+        notes: list[str] = []
+        as_of_ns = asked.instant(said or None, self._clock(), "as of", notes)
+        if notes:
+            elements.put(self._note, notes[0])
+        else:
+            await self._chose(as_of_ns, "exact")
+
+    async def _reset(self) -> None:
+        await self._chose(None, "results")
+
+
 def _moment(as_of_ns: int | None) -> str:
     return "now" if as_of_ns is None else instant(from_ns(as_of_ns))
 
 
-def _js(value: str) -> str:
-    return orjson.dumps(value).decode()
+def _focus(key: str) -> str:
+    """The script that gives the focus to what has a key."""
+    wanted = orjson.dumps(key).decode()
+    found = f"[...document.querySelectorAll('[data-key]')].find(e => e.dataset.key === {wanted})"
+    return f"{{const e = {found}; (e?.matches('a, input, [tabindex]') ? e : e?.querySelector('[tabindex]'))?.focus()}}"
