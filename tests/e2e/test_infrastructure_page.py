@@ -4,6 +4,7 @@ terraform."""
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -246,12 +247,18 @@ def test_what_was_not_read_is_said_and_no_zero(page: Page, served: str) -> None:
 
 def test_the_state_of_an_instant_by_slider_and_by_text(page: Page, served: str) -> None:
     open_list(page, served, "?q=vm-003")
-    slider = page.get_by_role("slider")
+    slider = page.get_by_role("slider").locator("[tabindex]")
     slider.focus()
+    expect(page.locator(".q-slider--focus")).to_be_visible()
     slider.press("ArrowLeft")
     expect(page.get_by_text("The state at")).to_be_visible()
-    assert "as_of=" in page.served
-    expect(page.get_by_role("slider")).to_be_focused()
+    expect(page).to_have_url(re.compile("as_of="))
+    before = page.url
+    slider.press("ArrowLeft")
+    expect(page).not_to_have_url(before)
+    expect(slider).to_be_focused()
+    page.get_by_role("button", name="Now").click()
+    expect(page.get_by_text("The state at")).to_have_count(0)
     exact = page.get_by_role("textbox", name="Exact instant, in UTC")
     exact.fill(format_ns(to_ns(NOW - timedelta(days=8))))
     exact.press("Enter")
