@@ -25,6 +25,7 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -52,6 +53,15 @@ Endpoint = Literal[
     "/projects", "/vpcs", "/compute", "/gke", "/databases", "/storage", "/iam", "/bigquery", "/compliance"
 ]
 ContentTypeName = Literal["RESOURCE", "IAM_POLICY", "ORG_POLICY", "RELATIONSHIP"]
+
+
+BulkDestination = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(gs://[a-z0-9][a-z0-9._\-]{1,220}[a-z0-9](/[^\s?#]*)?"
+        r"|bigquery://[a-z][a-z0-9.:\-]{4,60}[a-z0-9]\.[A-Za-z0-9_]{1,1024})$"
+    ),
+]
 
 
 class ConfigError(Exception):
@@ -177,6 +187,30 @@ class QuotaConfig(_Section):
     export_assets: int = Field(60, ge=1, le=1_000_000)
 
 
+class BulkConfig(_Section):
+    """Full reads of large scopes by ``ExportAssets`` instead of page by page.
+
+    Attributes:
+        destination: ``gs://BUCKET/PREFIX``: exports are read back into the store. ``bigquery://PROJECT.DATASET``: they
+            are tables for analysts, and the store is read page by page all the same.
+        from_assets: scopes with at least as many assets are exported.
+        every_minutes: how often, per scope and content type.
+        deadline_minutes: an export that takes longer is given up.
+    """
+
+    enabled: bool = False
+    destination: BulkDestination | None = None
+    from_assets: int = Field(500_000, ge=0)
+    every_minutes: int = Field(60, ge=15, le=10_080)
+    deadline_minutes: int = Field(60, ge=1, le=1440)
+
+    @model_validator(mode="after")
+    def _has_a_destination(self) -> BulkConfig:
+        if self.enabled and self.destination is None:
+            raise ValueError("allowed: enabled with a destination, gs://BUCKET/PREFIX or bigquery://PROJECT.DATASET")
+        return self
+
+
 class ApiSyncConfig(_Section):
     """Layer 3.
 
@@ -188,6 +222,7 @@ class ApiSyncConfig(_Section):
         proof_age_minutes: every part is proven by a full read that is not older; between them it is read by delta.
         delta_overlap_minutes: how much further back than the last read a delta looks, since searches lag behind.
         unknown_type_retry_hours: how long a type that the inventory does not know is left alone.
+        bulk: how the largest scopes are read.
     """
 
     enabled: bool = True
@@ -204,6 +239,7 @@ class ApiSyncConfig(_Section):
     proof_age_minutes: int = Field(60, ge=1, le=10_080)
     delta_overlap_minutes: int = Field(10, ge=0, le=1440)
     unknown_type_retry_hours: int = Field(24, ge=1, le=720)
+    bulk: BulkConfig = BulkConfig()
 
 
 class PubsubConfig(_Section):
@@ -261,9 +297,11 @@ class WarehouseConfig(_Section):
 
 
 class GoogleCloudConfig(_Section):
-    """``asset_endpoint``: ``None`` for Google's; ``http://host:port`` for a server without TLS and credentials."""
+    """``asset_endpoint`` and ``storage_endpoint``: ``None`` for Google's; ``http://host:port`` for a server without TLS
+    and credentials."""
 
     asset_endpoint: str | None = None
+    storage_endpoint: str | None = None
 
 
 class GithubConfig(_Section):

@@ -121,6 +121,9 @@ def finish_read(
             confirmed += apply_confirmed(store, part, clock=clock)
             continue
         marks, lost = _conclusions(lacking, reads, read_ns)
+        for chunk in _chunks(marks):  # also of a read that is withheld: it counts as soon as a person confirms it
+            with store.write(exclusive=assets.LOCK) as connection:
+                _mark_absent(connection, part, chunk, written=looked_at)
         if not breaker.opens(known=known, lost=len(lost)):
             break
         with store.write(exclusive=assets.LOCK) as connection:
@@ -132,9 +135,6 @@ def finish_read(
             gap = CoverageMark(*part, CoverageStatus.PARTIAL, reason.reason, reason.what, reason.remedy)
             coverage.mark(connection, [gap], now=clock())
         return ReadResult(deleted=confirmed, missing=len(marks), withheld=True, lost=len(lost), known=known)
-    for chunk in _chunks(marks):
-        with store.write(exclusive=assets.LOCK) as connection:
-            _mark_absent(connection, part, chunk, written=looked_at)
     with store.write(exclusive=assets.LOCK) as connection:
         breakers.close_breaker(connection, part, now=clock())
         _prove(connection, part, read_ns=read_ns, total=total, now=clock())
