@@ -52,12 +52,14 @@ class Options:
         folder: an empty folder for everything that the benchmark makes.
         quick: small and short, to see that it runs; the figures mean nothing.
         dagster: also measure through a running Dagster.
+        large: also measure the largest case that there is.
         say: called with a line on how far it is.
     """
 
     folder: Path
     quick: bool = False
     dagster: bool = False
+    large: bool = False
     say: Callable[[str], None] = lambda _: None
 
 

@@ -17,6 +17,14 @@ FAULTS: dict[str, str] = {
     "asset_unknown_type": "Cloud Asset does not know the type firestore.googleapis.com/Database",
     "asset_slow_page": "each page of assets takes two seconds",
     "asset_unavailable": "the first asset reads get 503 UNAVAILABLE",
+    "asset_denied_folder": "the top folders are read instead of the organization, and the first of them is denied",
+    "asset_api_disabled": "the Cloud Asset API is not enabled in the project that calls it (SERVICE_DISABLED)",
+    "asset_perimeter": "a VPC Service Controls perimeter keeps the reader out (SECURITY_POLICY_VIOLATED)",
+    "asset_page_timeout": "one page of assets never comes: the reader's deadline ends the wait",
+    "asset_wire_order": "each listing tells the same content with its map entries in another order",
+    "export_fails": "an export fails after some of its types were written",
+    "export_hangs": "an export never ends",
+    "export_truncated": "an export leaves an object that is cut off in the middle of a line",
     "feed_duplicate": "each feed message is delivered twice",
     "feed_reorder": "feed messages overtake each other",
     "feed_lose": "every third feed message is lost",
@@ -28,7 +36,16 @@ FAULTS: dict[str, str] = {
 }
 
 #: How many calls a fault hits before it is over; the others last until they are switched off.
-CALLS: dict[str, int] = {"asset_quota": 2, "asset_expired_token": 1, "asset_unavailable": 2, "webhook_lost": 3}
+CALLS: dict[str, int] = {
+    "asset_quota": 2,
+    "asset_expired_token": 1,
+    "asset_unavailable": 2,
+    "asset_page_timeout": 1,
+    "export_fails": 1,
+    "export_hangs": 1,
+    "export_truncated": 1,
+    "webhook_lost": 3,
+}
 #: Faults that go wrong with something that was right before.
 AFTER_FIRST_SYNC = frozenset({"git_denied", "portal_edited", "pmo_invalid"})
 
@@ -40,6 +57,7 @@ class Faults:
     Attributes:
         denied_types: asset types (or their beginnings) that ``asset_denied`` hits.
         denied_scopes: scopes (``folders/123``) that ``asset_denied`` hits, whatever the type.
+        denied_folders: folders that ``asset_denied_folder`` hits; without any, all.
         denied_contents: content types that ``asset_denied`` hits.
         unknown_types: asset types that ``asset_unknown_type`` makes unknown.
         retry_after: seconds that ``asset_quota`` asks callers to wait.
@@ -48,7 +66,8 @@ class Faults:
 
     denied_types: tuple[str, ...] = ("sqladmin.googleapis.com/",)
     denied_scopes: tuple[str, ...] = ()
-    denied_contents: tuple[str, ...] = ("RESOURCE", "IAM_POLICY", "ORG_POLICY")
+    denied_folders: tuple[str, ...] = ()
+    denied_contents: tuple[str, ...] = ("RESOURCE", "IAM_POLICY", "ORG_POLICY", "RELATIONSHIP")
     unknown_types: tuple[str, ...] = ("firestore.googleapis.com/Database",)
     retry_after: float = 1.0
     page_delay: float = 2.0

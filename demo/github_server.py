@@ -223,7 +223,7 @@ class GithubServer:
 
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.api_url = self.url + _API
-        self._server = _Uvicorn(
+        self._server = ListeningServer(
             uvicorn.Config(
                 Starlette(routes=self._routes()),
                 loop="asyncio",  # uvloop raises where a process has closed its standard input
@@ -936,7 +936,7 @@ send()
 """
 
 
-class _Uvicorn(uvicorn.Server):
+class ListeningServer(uvicorn.Server):
     """Says when it listens."""
 
     def __init__(self, config: uvicorn.Config) -> None:

@@ -26,6 +26,7 @@ from demo.organization import ORGANIZATION, Organization
 from demo.pubsub_server import PubsubServer, start_pubsub_server
 from demo.repositories import BRANCH, break_pmo, edit_portal, make_repositories, mend_pmo
 from demo.simulator import REPOSITORY, Simulator, head_push
+from demo.storage_server import StorageServer, start_storage_server
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.timing import Clock
 
@@ -40,6 +41,9 @@ HOST = "127.0.0.1"
 #: The demo's Cloud Asset server has no quota, so that an organization of any size is read in one sync.
 QUOTAS = ("list_assets", "search_all_resources", "batch_get_assets_history", "export_assets")
 NO_QUOTA = 1_000_000
+EXPORT_BUCKET = "lz-demo-exports"
+#: Faults that show only where the inventory is exported.
+_OF_EXPORTS = ("export_fails", "export_hangs", "export_truncated")
 _SEED = 7
 _BILLING_DAYS = 120
 _ACK_DEADLINE_SECONDS = 30
@@ -73,7 +77,8 @@ class DemoLandingZone:
         self.organization = Organization(remembered["assets"], _SEED, journal)
         yesterday = clock().date() - timedelta(days=1)
         write_billing_export(self.folder / "billing_export", self.organization, days=_BILLING_DAYS, until=yesterday)
-        self._assets: AssetServer = start_asset_server(self.organization, faults)
+        self._storage: StorageServer = start_storage_server([EXPORT_BUCKET])
+        self._assets: AssetServer = start_asset_server(self.organization, faults, storage=self._storage.storage)
         self._pubsub: PubsubServer = start_pubsub_server(faults=faults)
         self.portal_port = free_port()
         self._app_key = make_private_key()
@@ -157,6 +162,7 @@ class DemoLandingZone:
         self._github.stop()
         self._pubsub.stop()
         self._assets.stop()
+        self._storage.stop()
         self.organization.close()
 
     def mend(self) -> None:
@@ -196,7 +202,8 @@ class DemoLandingZone:
             "sync_layers": {
                 "webhook": {"hook": self._hook},
                 "api_sync": {
-                    "scopes": [ORGANIZATION],
+                    "scopes": self._scopes(),
+                    "bulk": self._bulk(),
                     "content_types": ["RESOURCE", "IAM_POLICY", "ORG_POLICY"],
                     "quotas": dict.fromkeys(QUOTAS, NO_QUOTA),
                 },
@@ -206,12 +213,28 @@ class DemoLandingZone:
             "landing_zone": self._repository(REPOSITORY),
             "portal_repository": self._repository(PORTAL_REPOSITORY),
             "github": {"api_url": self._github.api_url, "app_id": APP_ID},
-            "google_cloud": {"asset_endpoint": self._assets.endpoint},
+            "google_cloud": {
+                "asset_endpoint": self._assets.endpoint,
+                "storage_endpoint": self._storage.endpoint,
+            },
             "data_dir": str(self.folder / "lz_sync"),
         }
         path = self.folder / "sync_config.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         return path
+
+    def _scopes(self) -> list[str]:
+        """The organization; where a folder is to be denied, its top folders, of which the first is denied."""
+        if not self._faults.active("asset_denied_folder"):
+            return [ORGANIZATION]
+        folders = [ancestors[0] for _, _, ancestors in self.organization.folders if len(ancestors) == 2]
+        self._faults.denied_folders = (folders[0],)
+        return folders
+
+    def _bulk(self) -> dict[str, Any]:
+        """Where exports go; they are made if one of them is to go wrong."""
+        wanted = any(self._faults.active(name) for name in _OF_EXPORTS)
+        return {"enabled": wanted, "destination": f"gs://{EXPORT_BUCKET}/cai", "from_assets": 0}
 
 
 def _remembered(path: Path, asked: int | None) -> dict[str, int]:

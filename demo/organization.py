@@ -1594,13 +1594,25 @@ def _org_policies(asset_type: str, update_time: str, draw: _Draw) -> list[Json]:
             },
         ]
     if asset_type == _FOLDER_TYPE:
-        return [{"constraint": "constraints/compute.vmExternalIpAccess", "listPolicy": {"allValues": "DENY"}, **common}]
+        return [
+            {"constraint": "constraints/compute.vmExternalIpAccess", "listPolicy": {"allValues": "DENY"}, **common},
+            {
+                "constraint": "constraints/gcp.restrictServiceUsage",
+                "listPolicy": {"deniedValues": ["dataproc.googleapis.com"], "inheritFromParent": True},
+                **common,
+            },
+        ]
     return [
         {
             "constraint": "constraints/iam.disableServiceAccountKeyCreation",
             "booleanPolicy": {"enforced": True} if draw.percent(50) else {},
             **common,
-        }
+        },
+        *(
+            [{"constraint": "constraints/compute.requireOsLogin", "restoreDefault": {}, **common}]
+            if draw.percent(20)
+            else []
+        ),
     ]
 
 

@@ -38,11 +38,17 @@ app = typer.Typer(
 )
 db = typer.Typer(help="The operational store's schema.", no_args_is_help=True)
 app.add_typer(db, name="db")
+breaker = typer.Typer(
+    help="Deletions that wait for a person: too many assets of a type vanished at once.", no_args_is_help=True
+)
+app.add_typer(breaker, name="breaker")
 
 EXIT_NOT_IN_SYNC = 1
 EXIT_USAGE = 2
 #: Without a terminal, long work says how far it is this often.
 _LINE_SECONDS = 5.0
+#: Names of vanished assets that are shown before a confirmation, and that are read at once.
+_SAMPLE, _PAGE = 10, 5_000
 
 ConfigOption = Annotated[
     Path | None,
@@ -237,6 +243,111 @@ def db_status(config: ConfigOption = None) -> None:
     if current != newest:
         typer.echo("run 'lz-sync db migrate'", err=True)
         raise typer.Exit(EXIT_NOT_IN_SYNC)
+
+
+ScopeArgument = Annotated[str, typer.Argument(help="organizations/N, folders/N or projects/N.")]
+TypeArgument = Annotated[str, typer.Argument(help="The asset type, e.g. compute.googleapis.com/Instance.")]
+ContentArgument = Annotated[str, typer.Argument(help="The content type, e.g. RESOURCE.")]
+
+
+@breaker.command("list")
+def breaker_list(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List what waits for a confirmation: how many assets of which part vanished, since when, and some names."""
+    from lz_sync_dagster.sync.store import breakers
+    from lz_sync_dagster.sync.timing import format_ns
+
+    with _opened(config) as (_, store), store.read() as connection:
+        found = [
+            (item, breakers.losses(connection, item.part, limit=_SAMPLE)) for item in breakers.open_breakers(connection)
+        ]
+    if as_json:
+        items = [
+            {
+                **dict(zip(("scope", "asset_type", "content_type"), item.part, strict=True)),
+                "known": item.known,
+                "lost": item.lost,
+                "since": item.opened_at.isoformat(),
+                "read_at": format_ns(item.read_ns),
+                "fingerprint": item.fingerprint,
+                "sample": sample,
+            }
+            for item, sample in found
+        ]
+        _print_json({"items": items})
+        return
+    if not found:
+        typer.echo("nothing waits for a confirmation")
+    for item, sample in found:
+        typer.echo(f"{' '.join(item.part)}: {item.lost} of {item.known} vanished, since {item.opened_at.isoformat()}")
+        for name in sample:
+            typer.echo(f"  {name}")
+        if item.lost > len(sample):
+            typer.echo(f"  … and {item.lost - len(sample)} more: 'lz-sync breaker show {' '.join(item.part)}'")
+
+
+@breaker.command("show")
+def breaker_show(
+    scope: ScopeArgument, asset_type: TypeArgument, content_type: ContentArgument, config: ConfigOption = None
+) -> None:
+    """Print the names of all assets of a part that vanished, one a line."""
+    from lz_sync_dagster.sync.store import breakers
+
+    part = (scope, asset_type, content_type)
+    with _opened(config) as (_, store), store.read() as connection:
+        breakers.find(connection, part)
+        after = ""
+        while names := breakers.losses(connection, part, limit=_PAGE, after=after):
+            typer.echo("\n".join(names))
+            after = names[-1]
+
+
+@breaker.command("confirm")
+def breaker_confirm(
+    scope: ScopeArgument,
+    asset_type: TypeArgument,
+    content_type: ContentArgument,
+    config: ConfigOption = None,
+    lost: Annotated[
+        int | None, typer.Option("--lost", help="How many assets vanished when you looked; --yes needs it.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Say that the deletions of a part were meant. They are made, and the audit log says by whom."""
+    from lz_sync_dagster.sync.errors import SyncError
+    from lz_sync_dagster.sync.store import audit, breakers, reads
+    from lz_sync_dagster.sync.timing import utcnow
+
+    part = (scope, asset_type, content_type)
+    actor = f"cli:{getpass.getuser()}"
+    if yes and lost is None:
+        raise typer.BadParameter("--yes needs --lost: the number that you looked at", param_hint="--lost")
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask on: use --yes with --lost", param_hint="--yes")
+    with _opened(config) as (_, store):
+        try:
+            with store.read() as connection:
+                found = breakers.find(connection, part)
+                sample = breakers.losses(connection, part, limit=_SAMPLE)
+            if lost is not None and lost != found.lost:
+                raise breakers.changed(found)
+            if not yes:
+                typer.echo(f"{found.lost} of {found.known} {asset_type} ({content_type}) in {scope} vanished:")
+                typer.echo("\n".join(f"  {name}" for name in sample) + ("\n  …" if found.lost > len(sample) else ""))
+                typer.confirm("Delete them here too?", abort=True)
+            done = reads.confirm_losses(store, part, fingerprint=found.fingerprint, actor=actor, clock=utcnow)
+        except SyncError as error:
+            details = {"detail": str(error)}
+            audit.record_refusal(
+                store,
+                actor=actor,
+                action=breakers.CONFIRMED,
+                target="/".join(part),
+                details=details,
+                now=utcnow(),
+            )
+            raise
+    came_back = done.lost - done.deleted - done.remaining
+    typer.echo(f"{done.deleted} deleted" + (f"; {came_back} are there again" if came_back else ""))
 
 
 def _print_json(document: dict[str, Any]) -> None:

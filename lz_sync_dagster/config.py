@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -31,7 +41,9 @@ from lz_sync_dagster.sync.state.redaction import redact, redact_text
 ENV_PREFIX = "LZ_SYNC_"
 DEFAULT_FILE = "sync_config.yaml"
 #: Settings that come from the environment alone.
-SECRETS = ("webhook_secrets", "git_token", "github_token", "github_app_private_key")
+SECRETS = ("webhook_secrets", "git_token", "github_token", "github_app_private_key", "operator_tokens")
+#: Characters that the token of an operator has at least.
+OPERATOR_TOKEN_LENGTH = 16
 
 RelativePath = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^/\\]")]
 #: Numbers, since assets name their ancestors by number.
@@ -41,6 +53,15 @@ Endpoint = Literal[
     "/projects", "/vpcs", "/compute", "/gke", "/databases", "/storage", "/iam", "/bigquery", "/compliance"
 ]
 ContentTypeName = Literal["RESOURCE", "IAM_POLICY", "ORG_POLICY", "RELATIONSHIP"]
+
+
+BulkDestination = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(gs://[a-z0-9][a-z0-9._\-]{1,220}[a-z0-9](/[^\s?#]*)?"
+        r"|bigquery://[a-z][a-z0-9.:\-]{4,60}[a-z0-9]\.[A-Za-z0-9_]{1,1024})$"
+    ),
+]
 
 
 class ConfigError(Exception):
@@ -166,6 +187,30 @@ class QuotaConfig(_Section):
     export_assets: int = Field(60, ge=1, le=1_000_000)
 
 
+class BulkConfig(_Section):
+    """Full reads of large scopes by ``ExportAssets`` instead of page by page.
+
+    Attributes:
+        destination: ``gs://BUCKET/PREFIX``: exports are read back into the store. ``bigquery://PROJECT.DATASET``: they
+            are tables for analysts, and the store is read page by page all the same.
+        from_assets: scopes with at least as many assets are exported.
+        every_minutes: how often, per scope and content type.
+        deadline_minutes: an export that takes longer is given up.
+    """
+
+    enabled: bool = False
+    destination: BulkDestination | None = None
+    from_assets: int = Field(500_000, ge=0)
+    every_minutes: int = Field(60, ge=15, le=10_080)
+    deadline_minutes: int = Field(60, ge=1, le=1440)
+
+    @model_validator(mode="after")
+    def _has_a_destination(self) -> BulkConfig:
+        if self.enabled and self.destination is None:
+            raise ValueError("allowed: enabled with a destination, gs://BUCKET/PREFIX or bigquery://PROJECT.DATASET")
+        return self
+
+
 class ApiSyncConfig(_Section):
     """Layer 3.
 
@@ -177,6 +222,7 @@ class ApiSyncConfig(_Section):
         proof_age_minutes: every part is proven by a full read that is not older; between them it is read by delta.
         delta_overlap_minutes: how much further back than the last read a delta looks, since searches lag behind.
         unknown_type_retry_hours: how long a type that the inventory does not know is left alone.
+        bulk: how the largest scopes are read.
     """
 
     enabled: bool = True
@@ -193,6 +239,7 @@ class ApiSyncConfig(_Section):
     proof_age_minutes: int = Field(60, ge=1, le=10_080)
     delta_overlap_minutes: int = Field(10, ge=0, le=1440)
     unknown_type_retry_hours: int = Field(24, ge=1, le=720)
+    bulk: BulkConfig = BulkConfig()
 
 
 class PubsubConfig(_Section):
@@ -250,9 +297,11 @@ class WarehouseConfig(_Section):
 
 
 class GoogleCloudConfig(_Section):
-    """``asset_endpoint``: ``None`` for Google's; ``http://host:port`` for a server without TLS and credentials."""
+    """``asset_endpoint`` and ``storage_endpoint``: ``None`` for Google's; ``http://host:port`` for a server without TLS
+    and credentials."""
 
     asset_endpoint: str | None = None
+    storage_endpoint: str | None = None
 
 
 class GithubConfig(_Section):
@@ -268,6 +317,13 @@ class GithubConfig(_Section):
     api_url: str = "https://api.github.com"
     app_id: int | None = None
     installation_id: int | None = None
+
+
+def _listed(secret: SecretStr | None) -> list[str]:
+    """The entries of a secret that is a comma-separated list."""
+    if secret is None:
+        return []
+    return [part.strip() for part in secret.get_secret_value().split(",") if part.strip()]
 
 
 class Settings(BaseSettings):
@@ -294,6 +350,26 @@ class Settings(BaseSettings):
     git_token: SecretStr | None = None
     github_token: SecretStr | None = None
     github_app_private_key: SecretStr | None = None
+    operator_tokens: SecretStr | None = None
+
+    @field_validator("operator_tokens")
+    @classmethod
+    def _operators_are_told_apart(cls, value: SecretStr | None) -> SecretStr | None:
+        """Raises ``ValueError`` without quoting any of the tokens."""
+        entries = _listed(value)
+        for entry in entries:
+            name, colon, token = entry.partition(":")
+            if not colon or not re.fullmatch(r"[A-Za-z0-9_.@-]{1,64}", name):
+                raise ValueError("allowed: NAME:TOKEN, NAME:TOKEN, …; a name has letters, digits and _ . @ -")
+            if len(token) < OPERATOR_TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token:
+                raise ValueError(
+                    f"allowed: tokens of at least {OPERATOR_TOKEN_LENGTH} printable ASCII characters without spaces; "
+                    f"that of {name} is none"
+                )
+        tokens = [entry.partition(":")[2] for entry in entries]
+        if len(set(tokens)) < len(tokens):
+            raise ValueError("allowed: a token of its own for each operator")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -324,10 +400,14 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[bytes, ...]:
         """The webhook secrets, newest first: ``LZ_SYNC_WEBHOOK_SECRETS`` is a comma-separated list."""
-        if self.webhook_secrets is None:
-            return ()
-        parts = (part.strip() for part in self.webhook_secrets.get_secret_value().split(","))
-        return tuple(part.encode() for part in parts if part)
+        return tuple(part.encode() for part in _listed(self.webhook_secrets))
+
+    @property
+    def operators(self) -> tuple[tuple[str, bytes], ...]:
+        """Who may confirm deletions by the API: (name, token). ``LZ_SYNC_OPERATOR_TOKENS`` is a comma-separated list of
+        ``name:token``; a name may stand there twice, so that its token can be changed."""
+        entries = (entry.partition(":") for entry in _listed(self.operator_tokens))
+        return tuple((name, token.encode()) for name, _, token in entries)
 
     @property
     def disabled_layers(self) -> frozenset[LayerId]:
@@ -482,6 +562,8 @@ def _line(problem: Any, file: Path, lines: dict[tuple[str | int, ...], int], fro
         near = difflib.get_close_matches(str(location[-1]), allowed, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{origin}: {key}: is not a known key; allowed: {', '.join(allowed)}{hint}"
+    if location[0] in SECRETS:
+        return f"{origin}: {key}: its value is not allowed; {_allowed(problem)}"
     shown = redact_text(repr(next(iter(redact({str(location[-1]): problem["input"]})[0].values()))))
     return f"{origin}: {key}: {shown} is not allowed; {_allowed(problem)}"
 
@@ -512,7 +594,9 @@ def _allowed(problem: Any) -> str:
         return f"allowed: {context['expected']}"
     if problem["type"] == "string_pattern_mismatch":
         return f"allowed: text that matches {context['pattern']}"
-    return by_type.get(problem["type"], str(problem["msg"]).replace("Input should be", "allowed:"))
+    return by_type.get(
+        problem["type"], str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "allowed:")
+    )
 
 
 def _keys_at(location: tuple[str | int, ...]) -> list[str]:
@@ -523,4 +607,4 @@ def _keys_at(location: tuple[str | int, ...]) -> list[str]:
         annotation = model.model_fields[part].annotation
         args = [arg for arg in get_args(annotation) if isinstance(arg, type) and issubclass(arg, BaseModel)]
         model = args[0] if args else annotation
-    return [name for name in model.model_fields if name not in ("webhook_secrets", "git_token")]
+    return [name for name in model.model_fields if name not in SECRETS]

@@ -25,9 +25,22 @@ def _without_dbt_core() -> Iterator[None]:
 
 
 with _without_dbt_core():
-    from dagster_dbt import DagsterDbtTranslator, DbtCliInvocation, DbtCliResource, dbt_assets
+    from dagster_dbt import (
+        DagsterDbtTranslator,
+        DagsterDbtTranslatorSettings,
+        DbtCliInvocation,
+        DbtCliResource,
+        dbt_assets,
+    )
 
-__all__ = ["DagsterDbtTranslator", "Dbt", "DbtCliInvocation", "DbtCliResource", "dbt_assets"]
+__all__ = [
+    "DagsterDbtTranslator",
+    "DagsterDbtTranslatorSettings",
+    "Dbt",
+    "DbtCliInvocation",
+    "DbtCliResource",
+    "dbt_assets",
+]
 
 
 class Dbt(DbtCliResource):

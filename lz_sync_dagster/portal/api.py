@@ -105,7 +105,9 @@ class Delivery(BaseModel):
     id: int
     delivery_id: str
     layer: LayerId = Field(description="Which layer is to sync.")
-    event: str = Field(description="GitHub's event; `head_poll` if polling found it; `terraform_change`.")
+    event: str = Field(
+        description="GitHub's event; `head_poll` if polling found it; `terraform_change`, `breaker_confirmed`."
+    )
     action: str | None
     repository: str
     ref: str | None

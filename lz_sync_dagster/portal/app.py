@@ -13,8 +13,10 @@ from lz_sync_dagster import __version__
 from lz_sync_dagster.config import Settings
 from lz_sync_dagster.portal import (
     api,
+    breaker_api,
     drift_api,
     feed,
+    feed_freshness_api,
     health,
     inventory_api,
     problems,
@@ -87,7 +89,18 @@ def create_app(
         board=BoardReader(settings, store, clock),
     )
     app.state.portal = portal
-    for part in (api, quota_api, repository_api, drift_api, inventory_api, feed, webhooks, health):
+    for part in (
+        api,
+        quota_api,
+        breaker_api,
+        feed_freshness_api,
+        repository_api,
+        drift_api,
+        inventory_api,
+        feed,
+        webhooks,
+        health,
+    ):
         app.include_router(part.router)
     problems.install(app)
     if pages:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 
 import sqlalchemy as sa
 import structlog
@@ -15,14 +16,18 @@ from lz_sync_dagster.portal.context import InPortal, Portal
 from lz_sync_dagster.portal.problems import problem
 from lz_sync_dagster.sync.inventory.forecast import Forecast, forecast
 from lz_sync_dagster.sync.models import CoverageStatus, Status
-from lz_sync_dagster.sync.store import Store, event_log, inbox, layer_runs
+from lz_sync_dagster.sync.store import Store, event_log, feed_freshness, inbox, layer_runs
 from lz_sync_dagster.sync.store import coverage as coverage_ledger
+from lz_sync_dagster.sync.store.feed_freshness import TypeFreshness
 from lz_sync_dagster.sync.store.inbox import DeliveryStatus
 from lz_sync_dagster.sync.store.schema import counters, metadata
 
 log = structlog.get_logger(__name__)
 
 router = APIRouter(tags=["health"])
+
+#: Through which the asset feed's figures are told.
+_FEED_WINDOW = timedelta(hours=24)
 
 
 @router.get("/healthz", summary="Whether the process lives", response_class=PlainTextResponse)
@@ -92,6 +97,7 @@ class _PortalCollector:
             seq = event_log.last_seq(connection)
             kept = inbox.counts(connection)
             missed = inbox.missed(connection)
+            told = feed_freshness.over(connection, since=now - _FEED_WINDOW)
             planned = forecast(connection, portal.settings.sync_layers.api_sync, now=now)
         status = GaugeMetricFamily(
             "lz_sync_layer_status", "1 for the status that a layer has.", labels=["layer", "status"]
@@ -128,7 +134,19 @@ class _PortalCollector:
         unheard = GaugeMetricFamily(
             "lz_sync_deliveries_missed", "Heads that polling found and no delivery has told of.", missed
         )
-        return [status, since, age, items, failures, rows, last, deliveries, unheard, *_of_quotas(planned)]
+        return [
+            status,
+            since,
+            age,
+            items,
+            failures,
+            rows,
+            last,
+            deliveries,
+            unheard,
+            *_of_quotas(planned),
+            *_of_the_asset_feed(told),
+        ]
 
 
 def _of_quotas(planned: Forecast) -> list[Metric]:
@@ -153,3 +171,29 @@ def _of_quotas(planned: Forecast) -> list[Metric]:
         rotation.add_metric([], planned.plan.rotation_minutes * 60)
         attainable.add_metric([], 1 if planned.plan.proof_age_attainable else 0)
     return [limit, used, blocked, rotation, attainable]
+
+
+def _of_the_asset_feed(told: Sequence[TypeFreshness]) -> list[Metric]:
+    delivered = GaugeMetricFamily(
+        "lz_sync_asset_feed_delivered", "Messages of the asset feed in the last 24 hours.", labels=["asset_type"]
+    )
+    missed = GaugeMetricFamily(
+        "lz_sync_asset_feed_missed",
+        "Changes of the last 24 hours that the feed did not tell and a snapshot found, at least.",
+        labels=["asset_type"],
+    )
+    delay = GaugeMetricFamily(
+        "lz_sync_asset_feed_delay_seconds",
+        "Within how many seconds messages of the last 24 hours came: upper bounds.",
+        labels=["asset_type", "of", "quantile"],
+    )
+    for kind in told:
+        delivered.add_metric([kind.asset_type], kind.delivered)
+        missed.add_metric([kind.asset_type], kind.missed)
+        for of, delays in (("source", kind.source_delays), ("own", kind.own_delays)):
+            for share in (0.5, 0.95):
+                found = feed_freshness.quantile(delays, share)
+                if found is not None:
+                    most = float("inf") if found.at_most_ms is None else found.at_most_ms / 1000
+                    delay.add_metric([kind.asset_type, of, str(share)], most)
+    return [delivered, missed, delay]

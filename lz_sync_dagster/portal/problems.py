@@ -140,12 +140,13 @@ async def _store_fails(request: Request, error: Exception) -> Response:
     )
 
 
-_STATUS_OF_REASON = {Reason.NOT_FOUND: 404, Reason.INVALID: 400, Reason.CONFLICT: 409, Reason.BUSY: 409}
+#: What a `SyncError` becomes by its reason; 503 if it is none of these.
+STATUS_OF_REASON = {Reason.NOT_FOUND: 404, Reason.INVALID: 400, Reason.CONFLICT: 409, Reason.BUSY: 409}
 
 
 async def _sync_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SyncError)
-    return problem(request, _STATUS_OF_REASON.get(error.reason, 503), str(error))
+    return problem(request, STATUS_OF_REASON.get(error.reason, 503), str(error))
 
 
 async def _defect(request: Request, error: Exception) -> Response:

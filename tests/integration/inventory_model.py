@@ -432,7 +432,9 @@ class Model:
         for breaker in waiting:
             self.log.append(f"confirmed {breaker.part}")
             self.proven[breaker.part].add(breaker.read_ns)
-            reads.confirm_losses(self.store, breaker.part, actor="model", clock=self.clock)
+            reads.confirm_losses(
+                self.store, breaker.part, fingerprint=breaker.fingerprint, actor="model", clock=self.clock
+            )
 
     def _tell(self, key: Key, at_ns: int, *, exists: bool) -> None:
         told = self.evidence.setdefault(key, Evidence())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from google.api_core import exceptions
-from google.cloud.asset_v1 import AssetServiceClient
+from google.cloud.asset_v1 import AssetServiceClient, ListAssetsRequest
 from google.cloud.asset_v1.services.asset_service.transports import AssetServiceGrpcTransport
 from google.protobuf.json_format import MessageToDict
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 from demo.asset_server import AssetServer, start_asset_server
 from demo.faults import FAULTS, Faults
 from demo.organization import CONTENT_TYPES, ORGANIZATION, Organization
+from demo.relations import SOURCES, relations_of
+from lz_sync_dagster.sync.inventory import wire
 from lz_sync_dagster.sync.timing import utcnow
 
 BUCKET, FIREWALL, SQL = (
@@ -258,6 +261,81 @@ def test_a_type_can_become_unknown(demo: Demo) -> None:
     with pytest.raises(exceptions.InvalidArgument, match=FIRESTORE):
         demo.listed(asset_types=[FIRESTORE])
     assert demo.listed(asset_types=[BUCKET])
+
+
+def test_a_folder_can_be_denied_while_the_organization_is_read(demo: Demo) -> None:
+    folder = demo.organization.projects[2].ancestors[1]
+    demo.faults.on("asset_denied_folder")
+    with pytest.raises(exceptions.PermissionDenied, match=folder):
+        demo.listed(parent=folder, asset_types=[BUCKET])
+    assert len(demo.listed(asset_types=[BUCKET])) == demo.organization.count(BUCKET)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "known"),
+    [
+        ("asset_api_disabled", "SERVICE_DISABLED", {"service": "cloudasset.googleapis.com"}),
+        ("asset_perimeter", "SECURITY_POLICY_VIOLATED", {"uid": "demo-perimeter-1"}),
+    ],
+)
+def test_an_api_that_is_off_and_a_perimeter_say_so_to_every_call(
+    demo: Demo, fault: str, reason: str, known: dict[str, str]
+) -> None:
+    demo.faults.on(fault)
+    for call in (demo.listed, demo.search):
+        with pytest.raises(exceptions.PermissionDenied) as caught:
+            call(asset_types=[BUCKET])
+        (info,) = (detail for detail in caught.value.details if isinstance(detail, ErrorInfo))
+        assert info.reason == reason
+        assert known.items() <= dict(info.metadata).items()
+
+
+def test_a_page_that_never_comes_ends_with_the_callers_deadline(demo: Demo) -> None:
+    demo.faults.on("asset_page_timeout")
+    with pytest.raises(exceptions.DeadlineExceeded):
+        demo.client.list_assets(request={"parent": ORGANIZATION}, retry=None, timeout=0.2)
+    assert demo.listed(asset_types=[BUCKET])
+
+
+def test_the_wire_may_tell_the_same_content_in_another_order(demo: Demo) -> None:
+    def told() -> list[Any]:
+        return [asset for page in demo.pages(asset_types=[BUCKET]) for asset in page.assets]
+
+    def read() -> list[bytes]:
+        call = demo.client.transport.grpc_channel.unary_unary(
+            "/google.cloud.asset.v1.AssetService/ListAssets", request_serializer=bytes, response_deserializer=bytes
+        )
+        request = ListAssetsRequest(parent=ORGANIZATION, asset_types=[BUCKET], content_type="RESOURCE", page_size=1000)
+        return list(wire.Page.FromString(call(ListAssetsRequest.serialize(request))).assets)
+
+    before, plain = told(), read()
+    assert read() == plain
+    demo.faults.on("asset_wire_order")
+    once, twice = read(), read()
+    assert len({tuple(plain), tuple(once), tuple(twice)}) == 3
+    assert told() == before
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_each_relation_is_a_result_of_its_own(demo: Demo, size: int) -> None:
+    listed = demo.listed(content_type="RELATIONSHIP", page_size=size)
+    expected = [
+        (asset["name"], relation.kind, relation.asset)
+        for asset_type in sorted(SOURCES)
+        for asset in demo.organization.assets_of(asset_type)
+        for relation in relations_of(asset)
+    ]
+    found = [
+        (asset["name"], asset["relatedAsset"]["relationshipType"], asset["relatedAsset"]["asset"]) for asset in listed
+    ]
+    assert found == expected
+    assert all("resource" not in asset and asset["relatedAsset"]["ancestors"] for asset in listed)
+    assert max(Counter(asset["name"] for asset in listed).values()) > 1
+
+
+def test_a_type_without_relations_is_refused(demo: Demo) -> None:
+    with pytest.raises(exceptions.InvalidArgument, match="has no relationships"):
+        demo.listed(content_type="RELATIONSHIP", asset_types=[FIREWALL])
 
 
 def test_a_slow_page_runs_into_a_deadline(demo: Demo) -> None:

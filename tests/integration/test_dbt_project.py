@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,12 +19,15 @@ import pytest
 from lz_sync_dagster.config import Settings
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.analytics import raw, transform
-from lz_sync_dagster.sync.analytics.service import land_billing, publish_marts, sync_analytics
+from lz_sync_dagster.sync.analytics.service import build_marts, land_billing, publish_marts, sync_analytics
 from lz_sync_dagster.sync.models import Status
 from lz_sync_dagster.sync.progress import silent
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
-from lz_sync_dagster.sync.store import Store, daily_metrics, dead_letters, open_store
+from lz_sync_dagster.sync.state.observation import Observation, Source
+from lz_sync_dagster.sync.state.observation import observe as observation_of_json
+from lz_sync_dagster.sync.store import Store, assets, daily_metrics, dead_letters, open_store
 from lz_sync_dagster.sync.store.daily_metrics import DailyMetric
+from lz_sync_dagster.sync.timing import to_ns
 from tests.conftest import NOW, SteppedClock
 from tests.unit.sync.analytics import export
 
@@ -65,6 +68,28 @@ def write_raw(settings: Settings, folder: str, day: date, rows: list[dict[str, A
     table = next(table for table in raw.TABLES if table.folder == folder)
     content = raw.parquet(pa.Table.from_pylist(rows, schema=table.schema))
     raw.Folder(settings.raw_dir).write(f"{folder}/{table.partition}={day}/{folder}.parquet", content)
+
+
+def seen(name: str, *, at: datetime, **data: Any) -> Observation:
+    asset = {
+        "name": f"//compute.googleapis.com/projects/p/zones/z/disks/{name}",
+        "assetType": "compute.googleapis.com/Disk",
+        "updateTime": at.isoformat(),
+        "ancestors": ["projects/1", "organizations/1"],
+        "resource": {"location": "z", "data": {"name": name, "id": "1", **data}},
+    }
+    return observation_of_json(asset, scope="organizations/1", observed_ns=to_ns(at), source=Source.SNAPSHOT)
+
+
+def gone(name: str, *, at: datetime) -> Observation:
+    asset = {"name": f"//compute.googleapis.com/projects/p/zones/z/disks/{name}"}
+    asset |= {"assetType": "compute.googleapis.com/Disk"}
+    return observation_of_json(asset, scope="organizations/1", observed_ns=to_ns(at), source=Source.FEED, deleted=True)
+
+
+def observe(store: Store, clock: SteppedClock, *observations: Observation) -> None:
+    with store.write(exclusive=assets.LOCK) as connection:
+        assets.apply(connection, observations, layer=LayerId.API, now=clock(), evaluate=lambda *_: [])
 
 
 @dataclass
@@ -113,7 +138,15 @@ def built(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> An
         export.row(cost=99.0, currency="QQQ"),
     )
     with open_store(f"sqlite:///{root / 'store.db'}") as store:
-        outcome = sync_analytics(settings, store, RUN, clock=SteppedClock(), progress=silent)
+        clock = SteppedClock()
+        observe(store, clock, *(seen(name, at=clock.now) for name in ("stays", "changes", "goes", "returns")))
+        outcome = sync_analytics(settings, store, RUN, clock=clock, progress=silent)
+        clock.advance(timedelta(hours=30))
+        observe(store, clock, seen("changes", at=clock.now, size=2), seen("new", at=clock.now))
+        observe(store, clock, *(gone(name, at=clock.now) for name in ("goes", "returns")))
+        clock.advance(timedelta(hours=1))
+        observe(store, clock, seen("returns", at=clock.now, id="2"))
+        build_marts(settings, store, clock=clock)
         yield Built(settings, store, outcome)
 
 
@@ -186,12 +219,35 @@ def test_the_mart_is_published_as_it_stands(built: Built) -> None:
     )
 
 
+def test_each_version_of_a_resource_is_a_row_and_a_later_build_takes_in_what_changed(built: Built) -> None:
+    rows = built.query(
+        "select split_part(resource_name, '/', -1) as name, version, is_current, is_deleted, resource_id, "
+        "exported_number from lz_metrics.dim_resources order by name, version"
+    )
+    told = [(row["name"], row["version"], row["is_current"], row["is_deleted"], row["resource_id"]) for row in rows]
+    assert told == [
+        ("changes", 1, False, False, "1"),
+        ("changes", 2, True, False, "1"),
+        ("goes", 1, False, False, "1"),
+        ("goes", 2, True, True, "1"),
+        ("new", 1, True, False, "1"),
+        ("returns", 1, False, False, "1"),
+        ("returns", 2, False, True, "1"),
+        ("returns", 3, True, False, "2"),
+        ("stays", 1, True, False, "1"),
+    ]
+    first, second = sorted({row["exported_number"] for row in rows})
+    assert [row["name"] for row in rows if row["exported_number"] == first] == ["stays"], "the others were merged"
+    landings = sorted((Path(built.settings.raw_dir) / "resource_versions").glob("exported_date=2026*/*.parquet"))
+    assert [path.name for path in landings] == [f"{0:020d}-{first:020d}.parquet", f"{first:020d}-{second:020d}.parquet"]
+
+
 def test_the_outcome_counts_what_is_vouched_for_and_what_changed(built: Built) -> None:
     assert (built.outcome.items_synced, built.outcome.items_changed) == (4, 6)
     assert built.outcome.as_of == SNAPSHOT[INVENTORY_ONLY]
     assert built.outcome.details["raw_billing"]["refused_lines"] == 1
     assert built.outcome.details["daily_metrics"]["days_without_cost"] == 1
-    assert built.outcome.details["dbt"]["models"] == 9
+    assert built.outcome.details["dbt"]["models"] == 11
 
 
 def test_the_same_data_again_changes_nothing_and_still_tells_what_is_missing(built: Built) -> None:
@@ -229,6 +285,8 @@ def rendered(model: Path, warehouse: str, source: str) -> str:
         "ref": lambda name: f"built.lz_metrics.{name}",
         "source": lambda _source, name: f"raw_{name}",
         "env_var": lambda _name, _default: source,
+        "config": lambda **_: "",
+        "is_incremental": lambda: False,
         "dbt": SimpleNamespace(escape_single_quotes=lambda text: text.replace("'", "\\'")),
     }
     environment = jinja2.Environment(autoescape=False)
@@ -259,6 +317,7 @@ def test_a_model_means_the_same_in_bigquery_sql(built: Built, model: Path) -> No
             "resources": "resources",
             "coverage": "coverage",
             "findings": "findings",
+            "resource_versions": "resource_versions",
             "costs": "billing",
         }.items():
             files = transform.environment(built.settings)["LZ_DBT_RAW_DIR"].replace("{{", "{").replace("}}", "}")

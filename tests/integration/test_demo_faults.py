@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from demo.faults import FAULTS, Faults
+from demo.faults import FAULTS, Faults, parse_faults
 from demo.landing_zone import HOST, DemoLandingZone
 from demo.repositories import read_file
 from demo.simulator import head_push
@@ -184,3 +184,15 @@ def test_a_broken_pmo_shows_the_values_of_before_until_it_is_mended(demo: Demo) 
     demo.faults.off("pmo_invalid")
     demo.zone.mend()
     assert demo.sync().status is Status.SUCCESS
+
+
+def test_faults_of_scopes_and_exports_are_in_the_configuration_of_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "")
+    faults = parse_faults(["asset_denied_folder", "export_fails"])
+    with DemoLandingZone(tmp_path, assets=200, faults=faults, clock=utcnow) as zone:
+        config = load_settings(zone.config, environ=zone.environment).sync_layers.api_sync
+    assert len(config.scopes) == 4
+    assert faults.denied_folders == (config.scopes[0],)
+    assert (config.bulk.enabled, config.bulk.from_assets) == (True, 0)

@@ -29,6 +29,7 @@ from lz_sync_dagster.sync.inventory import service
 from lz_sync_dagster.sync.inventory.service import sync_inventory
 from lz_sync_dagster.sync.inventory.views import infrastructure_state
 from lz_sync_dagster.sync.models import CoverageStatus, Status
+from lz_sync_dagster.sync.picture import export_inventory
 from lz_sync_dagster.sync.progress import silent
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun, RetryLater, attempt, new_holder, run_to_end
 from lz_sync_dagster.sync.store import Store, coverage, event_log, inbox
@@ -93,6 +94,12 @@ def sync(settings: Settings, store: Store, *, later: timedelta = timedelta(0)) -
         sleep=clock.waits.append,
     )
     return outcome, clock.waits[1:]
+
+
+def picture_now(settings: Settings, store: Store) -> int:
+    """Bring the day's picture up to date, as the analytics layer does; returns how many files were written."""
+    judged = service.load_controls().kinds
+    return export_inventory(store, settings.raw_dir, judged=judged, now=utcnow(), progress=silent)
 
 
 def existing(store: Store, content_type: str = "RESOURCE") -> set[str]:
@@ -259,7 +266,7 @@ def test_no_scope_is_a_mistake_of_the_configuration(tmp_path: Path, sqlite_store
         sync(load_settings(environ={"LZ_SYNC_DATA_DIR": str(tmp_path)}), sqlite_store)
 
 
-def test_the_day_lands_as_parquet_and_only_news_is_written(
+def test_the_day_lands_as_parquet_once_and_is_brought_up_to_date_when_asked(
     world: World, settings: Settings, sqlite_store: Store
 ) -> None:
     sync(settings, sqlite_store)
@@ -269,8 +276,15 @@ def test_the_day_lands_as_parquet_and_only_news_is_written(
     assert set(table["coverage"].to_pylist()) == {"complete"}
     written = file.stat().st_mtime_ns
     again, _ = sync(settings, sqlite_store)
+    assert again.details["resources"]["parquet_files_written"] == 0, "the day has its picture"
+    world.organization.delete(next(world.organization.names(BUCKET)), at=datetime.now(UTC))
+    sync(settings, sqlite_store)
+    sync(settings, sqlite_store)
     assert file.stat().st_mtime_ns == written
-    assert again.details["resources"]["parquet_files_written"] == 1, "coverage alone"
+    assert (picture_now(settings, sqlite_store), picture_now(settings, sqlite_store)) == (3, 1), (
+        "then only the coverage"
+    )
+    assert set(pq.read_table(file)["name"].to_pylist()) == existing(sqlite_store)
 
 
 class Served:
@@ -511,6 +525,7 @@ controls:
     monkeypatch.setattr(service, "load_controls", lambda: parse_controls({"house.yaml": policy}))
     sync(settings, sqlite_store)
     assert kinds(sqlite_store) == ["policy_violated"]
+    picture_now(settings, sqlite_store)
     assert pq.read_table(file)["violation_count"].to_pylist() == [1]
 
 
@@ -535,6 +550,7 @@ def test_a_sync_that_fails_altogether_leaves_its_coverage_behind(
         server.refusals[asset_type] = refusal(code_pb2.PERMISSION_DENIED, "no")
     with pytest.raises(SyncError):
         sync(settings, sqlite_store)
+    picture_now(settings, sqlite_store)
     (file,) = Path(settings.raw_dir).glob("coverage/snapshot_date=*/coverage.parquet")
     assert pq.read_table(file)["status"].to_pylist() == ["partial"] * 3
 

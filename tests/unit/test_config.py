@@ -127,5 +127,28 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
     assert "t0ps3cret" not in repr(settings)
 
 
+def test_operators_have_a_name_and_a_long_token(tmp_path: Path) -> None:
+    settings = load(tmp_path, DOCUMENT, LZ_SYNC_OPERATOR_TOKENS="ada:0123456789abcdef, bob@x.org:fedcba98:76543210")
+    assert settings.operators == (("ada", b"0123456789abcdef"), ("bob@x.org", b"fedcba98:76543210"))
+    assert "0123456789abcdef" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        ("0123456789abcdef", "allowed: NAME:TOKEN"),
+        ("a b:0123456789abcdef", "allowed: NAME:TOKEN"),
+        ("ada:0123456789abcde", "at least 16 printable ASCII characters"),
+        ("ada:0123456789abcdeé", "that of ada is none"),
+        ("ada:0123456789abcdef,bob:0123456789abcdef", "a token of its own"),
+    ],
+)
+def test_a_wrong_operator_token_is_not_shown(tmp_path: Path, tokens: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as error:
+        load(tmp_path, DOCUMENT, LZ_SYNC_OPERATOR_TOKENS=tokens)
+    assert "environment: LZ_SYNC_OPERATOR_TOKENS: " in str(error.value)
+    assert "0123456789" not in str(error.value)
+
+
 def test_a_disabled_layer_is_known_as_such(tmp_path: Path) -> None:
     assert load(tmp_path, "sync_layers: {pubsub: {enabled: false}}").disabled_layers == {LayerId.PUBSUB}

@@ -9,7 +9,13 @@ from typing import Any
 import dagster as dg
 
 from lz_sync_dagster.config import Settings
-from lz_sync_dagster.defs.dbt import DagsterDbtTranslator, Dbt, DbtCliInvocation, dbt_assets
+from lz_sync_dagster.defs.dbt import (
+    DagsterDbtTranslator,
+    DagsterDbtTranslatorSettings,
+    Dbt,
+    DbtCliInvocation,
+    dbt_assets,
+)
 from lz_sync_dagster.defs.layer_sync import attempt_layer, layer_job, materializations
 from lz_sync_dagster.layers import LayerId, layer
 from lz_sync_dagster.sync.analytics import transform
@@ -80,7 +86,11 @@ def raw_billing(
         yield from materializations(LayerId.BIGQUERY, [_RAW_BILLING], outcome, store=store)
 
 
-@dbt_assets(manifest=transform.manifest_path(), dagster_dbt_translator=Translator(), name="analytics_dbt")
+#: The days of resources and the versions of resources are two sources that come from one asset.
+_TRANSLATOR = Translator(DagsterDbtTranslatorSettings(enable_duplicate_source_asset_keys=True))
+
+
+@dbt_assets(manifest=transform.manifest_path(), dagster_dbt_translator=_TRANSLATOR, name="analytics_dbt")
 def analytics_models(
     context: dg.AssetExecutionContext,
     dbt: dg.ResourceParam[Dbt],
@@ -90,10 +100,10 @@ def analytics_models(
 ) -> Iterator[Any]:
     events: list[Any] = []
 
-    def build(settings: Settings, _store: Store, _run: LayerRun, *, clock: Clock, progress: Progress) -> LayerOutcome:
+    def build(settings: Settings, store: Store, _run: LayerRun, *, clock: Clock, progress: Progress) -> LayerOutcome:
         from lz_sync_dagster.sync.analytics import service  # loads pyarrow and duckdb: only a run needs them
 
-        service.load_warehouse(settings, progress=progress)
+        service.load_warehouse(settings, store, clock=clock, progress=progress)
         target = transform.target_path(settings)
         settings.duckdb_path.parent.mkdir(parents=True, exist_ok=True)
         invocation = dbt.cli(["build"], context=context, target_path=target, raise_on_error=False)

@@ -1,13 +1,11 @@
 """Checks of the inventory layer: how much of the organization is known, and did the mass-delete breaker open?"""
 
 import dagster as dg
-import sqlalchemy as sa
 
 from lz_sync_dagster.defs.layer_checks import error, sync_check, warning
 from lz_sync_dagster.layers import LayerId
-from lz_sync_dagster.sync.store import Store, coverage
+from lz_sync_dagster.sync.store import Store, breakers, coverage
 from lz_sync_dagster.sync.store.layer_runs import CACHE_TTL
-from lz_sync_dagster.sync.store.schema import breakers
 from lz_sync_dagster.sync.timing import Clock
 
 sync_is_complete = sync_check(LayerId.API, ["inventory", "resources"])
@@ -38,16 +36,15 @@ def coverage_is_complete(store: dg.ResourceParam[Store], clock: dg.ResourceParam
 )
 def breaker_is_closed(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
     with store.read() as connection:
-        rows = connection.execute(sa.select(breakers).order_by(breakers.c.opened_at)).all()
-    if rows:
+        waiting = breakers.open_breakers(connection)
+    if waiting:
         return error(
             [
-                f"{row.scope}, {row.asset_type} ({row.content_type}): {row.lost} of {row.known} assets are "
-                f"missing since "
-                f"{row.opened_at.isoformat()}; nothing was deleted; confirm the deletions or restore the "
-                f"reader's access"
-                for row in rows
+                f"{item.part[0]}, {item.part[1]} ({item.part[2]}): {item.lost} of {item.known} assets are missing "
+                f"since {item.opened_at.isoformat()}; nothing was deleted; restore the reader's access or, if they "
+                f"were deleted, confirm that with {breakers.command_of(item.part)}"
+                for item in waiting
             ],
-            open=len(rows),
+            open=len(waiting),
         )
     return dg.AssetCheckResult(passed=True, metadata={"open": 0})

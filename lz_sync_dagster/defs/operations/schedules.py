@@ -6,7 +6,7 @@ Ticks are Dagster's own to keep: see ``retention`` in ``dagster.yaml``.
 from datetime import datetime, timedelta
 
 import dagster as dg
-import sqlalchemy as sa
+from pydantic import Field
 
 from lz_sync_dagster.sync.store import (
     Store,
@@ -15,9 +15,10 @@ from lz_sync_dagster.sync.store import (
     file_history,
     inbox,
     messages,
+    quota,
+    retention,
     source_findings,
 )
-from lz_sync_dagster.sync.store.schema import event_log
 from lz_sync_dagster.sync.timing import Clock
 
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
@@ -27,7 +28,9 @@ _AT_ONCE = 500
 class Retention(dg.Config):
     """Days to keep: Dagster's runs, the event log, the ids of handled messages (Pub/Sub redelivers for 31 days), dead
     letters, deliveries that are done or ignored, findings that are resolved, repairs of deliveries that are settled,
-    moves of the landing zone's head."""
+    moves of the landing zone's head; superseded versions of resources, tombstones of deleted ones, ended spans of the
+    coverage ledger, reads of the inventory, syncs, freshness of the feed, fields of types that are no longer read,
+    refusals in the audit log."""
 
     runs: int = 7
     events: int = 90
@@ -37,6 +40,14 @@ class Retention(dg.Config):
     findings: int = 365
     repairs: int = 90
     head_moves: int = 365
+    history: int = 400
+    tombstones: int = Field(default=400, ge=retention.TOMBSTONE_DAYS)
+    coverage_history: int = 400
+    snapshots: int = 90
+    syncs: int = 90
+    feed_freshness: int = 90
+    data_fields: int = 400
+    refusals: int = 90
 
 
 @dg.op(description="Removes what is older than its retention from the store and from Dagster's own storage.")
@@ -44,18 +55,32 @@ def prune(
     context: dg.OpExecutionContext, config: Retention, store: dg.ResourceParam[Store], clock: dg.ResourceParam[Clock]
 ) -> dict[str, int]:
     now = clock()
-    removed = {"messages": _forget_messages(store, before=now - timedelta(days=config.messages))}
+
+    def before(days: int) -> datetime:
+        return now - timedelta(days=days)
+
+    removed = {"messages": _forget_messages(store, before=before(config.messages))}
     with store.write() as connection:
         removed |= {
-            "dead_letters": dead_letters.prune(connection, before=now - timedelta(days=config.dead_letters)),
-            "events": connection.execute(
-                sa.delete(event_log).where(event_log.c.recorded_at < now - timedelta(days=config.events))
-            ).rowcount,
-            "deliveries": inbox.prune(connection, before=now - timedelta(days=config.deliveries)),
-            "findings": source_findings.prune(connection, before=now - timedelta(days=config.findings)),
-            "repairs": delivery_repairs.prune(connection, before=now - timedelta(days=config.repairs)),
-            "head_moves": file_history.prune_moves(connection, before=now - timedelta(days=config.head_moves)),
+            "dead_letters": dead_letters.prune(connection, before=before(config.dead_letters)),
+            "deliveries": inbox.prune(connection, before=before(config.deliveries)),
+            "findings": source_findings.prune(connection, before=before(config.findings)),
+            "repairs": delivery_repairs.prune(connection, before=before(config.repairs)),
+            "head_moves": file_history.prune_moves(connection, before=before(config.head_moves)),
+            "quota_usage": quota.prune(connection, now=now),
         }
+    removed |= {
+        "events": retention.prune_events(store, before=before(config.events)),
+        "violations": retention.prune_findings(store, before=before(config.findings)),
+        "history": retention.prune_versions(store, before=before(config.history)),
+        "tombstones": retention.prune_tombstones(store, before=before(config.tombstones)),
+        "coverage_history": retention.prune_coverage_history(store, before=before(config.coverage_history)),
+        "snapshots": retention.prune_snapshots(store, before=before(config.snapshots)),
+        "syncs": retention.prune_layer_runs(store, before=before(config.syncs)),
+        "feed_freshness": retention.prune_feed_freshness(store, before=before(config.feed_freshness)),
+        "data_fields": retention.prune_data_fields(store, before=before(config.data_fields)),
+        "refusals": retention.prune_refusals(store, before=before(config.refusals)),
+    }
     old = dg.RunsFilter(statuses=_FINISHED, created_before=now - timedelta(days=config.runs))
     runs = [record.dagster_run for record in context.instance.get_run_records(old, limit=_AT_ONCE, ascending=True)]
     kept = {_newest_success(context.instance, job) for job in {run.job_name for run in runs}}

@@ -67,6 +67,35 @@ COSTS = RawTable(
     ),
 )
 
+RESOURCE_VERSIONS = RawTable(
+    "resource_versions",
+    "exported_date",
+    "raw_resource_versions",
+    pa.schema(
+        [
+            ("exported_number", pa.int64()),
+            ("exported_at", INSTANT),
+            ("name", pa.string()),
+            ("content_type", pa.string()),
+            ("version", pa.int64()),
+            ("asset_type", pa.string()),
+            ("scope", pa.string()),
+            ("project", pa.string()),
+            ("location", pa.string()),
+            ("display_name", pa.string()),
+            ("resource_id", pa.string()),
+            ("is_deleted", pa.bool_()),
+            ("digest", pa.string()),
+            ("source", pa.string()),
+            ("updated_at", INSTANT),
+            ("valid_from", INSTANT),
+            ("valid_to", INSTANT),
+            ("first_seen_at", INSTANT),
+            ("last_seen_at", INSTANT),
+        ]
+    ),
+)
+
 TABLES: tuple[RawTable, ...] = (
     RawTable(
         "resources",
@@ -123,6 +152,7 @@ TABLES: tuple[RawTable, ...] = (
             ]
         ),
     ),
+    RESOURCE_VERSIONS,
     COSTS,
 )
 

@@ -10,8 +10,11 @@ from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.analytics import bigquery, billing, raw, transform
 from lz_sync_dagster.sync.analytics.billing import Landing, RefusedLine
 from lz_sync_dagster.sync.analytics.publish import Published, publish
+from lz_sync_dagster.sync.analytics.resource_versions import land_versions
+from lz_sync_dagster.sync.compliance.controls import load_controls
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.models import CoverageStatus, Status
+from lz_sync_dagster.sync.picture import export_inventory
 from lz_sync_dagster.sync.progress import Progress, silent
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
 from lz_sync_dagster.sync.store import Store, dead_letters
@@ -40,13 +43,14 @@ def sync_analytics(
         SyncError: raw data cannot be read, a model or its test failed, or the warehouse cannot be reached.
     """
     landing = land_billing(settings, store, clock=clock, progress=progress)
-    result = build_marts(settings, progress=progress)
+    result = build_marts(settings, store, clock=clock, progress=progress)
     published = publish_marts(settings, store, progress=progress)
     return outcome(settings, landing, published, clock=clock, build=result)
 
 
 def land_billing(settings: Settings, store: Store, *, clock: Clock, progress: Progress = silent) -> Landing:
-    """Step 1: bring raw billing up to date, and see to it that every raw table can be read.
+    """Step 1: bring raw billing and the day's picture of the inventory up to date, and see to it that every raw table
+    can be read.
 
     Raises:
         SyncError: see `billing.land`; also for a warehouse that cannot read this raw folder.
@@ -61,24 +65,30 @@ def land_billing(settings: Settings, store: Store, *, clock: Clock, progress: Pr
         with store.write() as connection:
             dead_letters.add(connection, letters, now=clock())
 
+    export_inventory(store, settings.raw_dir, judged=load_controls().kinds, now=clock(), progress=progress)
     export = settings.sync_layers.bigquery.billing_export
     landing = billing.land(export, settings.raw_dir, refuse=refuse, progress=progress)
     raw.ensure_tables(settings.raw_dir)
     return landing
 
 
-def load_warehouse(settings: Settings, *, progress: Progress = silent) -> int:
-    """Before step 2, where the warehouse is BigQuery: load the days of raw data that changed. Returns their number;
-    0 on DuckDB, which reads the files themselves.
+def load_warehouse(settings: Settings, store: Store, *, clock: Clock, progress: Progress = silent) -> int:
+    """Before step 2: land the versions of resources that were written since the last time, and, where the warehouse is
+    BigQuery, load the days of raw data that changed. Returns their number; 0 on DuckDB, which reads the files
+    themselves.
     """
+    progress("landing versions of resources", 0, None)
+    land_versions(store, settings.raw_dir, now=clock())
     if settings.warehouse.engine != "bigquery":
         return 0
     return bigquery.load_raw(settings, bigquery.connect(settings), progress=progress)
 
 
-def build_marts(settings: Settings, *, progress: Progress = silent) -> transform.BuildResult:
+def build_marts(
+    settings: Settings, store: Store, *, clock: Clock, progress: Progress = silent
+) -> transform.BuildResult:
     """Step 2: load what the warehouse lacks, and run dbt once."""
-    load_warehouse(settings, progress=progress)
+    load_warehouse(settings, store, clock=clock, progress=progress)
     return transform.build(settings, progress=progress)
 
 

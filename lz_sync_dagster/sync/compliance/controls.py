@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
@@ -178,8 +179,9 @@ class Controls:
         return [verdict for control in controls if (verdict := control.evaluate(name, data)) is not None]
 
 
+@cache
 def load_controls() -> Controls:
-    """The controls that the package ships.
+    """The controls that the package ships, read once per process.
 
     Raises:
         SyncError: a policy file is not valid; one line, naming file and key.

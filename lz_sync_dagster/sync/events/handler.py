@@ -19,9 +19,10 @@ from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.compliance.verdict import Evaluator, Outcome, Verdict
 from lz_sync_dagster.sync.events.message import BadMessage, Welcome, parse_message, printable
 from lz_sync_dagster.sync.state.observation import Observation, Source, observe
-from lz_sync_dagster.sync.store import Store, assets, dead_letters, event_log, messages
+from lz_sync_dagster.sync.store import Store, assets, dead_letters, event_log, feed_freshness, messages
 from lz_sync_dagster.sync.store.assets import Applied
 from lz_sync_dagster.sync.store.dead_letters import DeadLetter
+from lz_sync_dagster.sync.store.feed_freshness import Delivery
 from lz_sync_dagster.sync.store.messages import HandledMessage, MessageOutcome
 from lz_sync_dagster.sync.timing import Clock, to_ns
 
@@ -138,6 +139,7 @@ def _handle(
         observations: list[Observation] = []
         handled: list[HandledMessage] = []
         letters: list[DeadLetter] = []
+        deliveries: list[Delivery] = []
         for message in received:
             if message.id in done:
                 result = replace(result, duplicates=result.duplicates + 1)
@@ -156,12 +158,19 @@ def _handle(
                 else:
                     outcome = MessageOutcome.OBSERVED
                     observations += meaning
+                    deliveries.append(_delivery(meaning[0], message))
                     result = replace(result, observed=result.observed + 1)
             handled.append(HandledMessage(message.id, outcome, message.publish_time))
         state = assets.apply(connection, observations, layer=LayerId.PUBSUB, now=now, evaluate=evaluate)
         dead_letters.add(connection, letters, now=now)
         messages.record(connection, subscription, handled, now=now)
+        feed_freshness.record_delivered(connection, deliveries, committed_at=clock())
     return replace(result, state=state)
+
+
+def _delivery(observation: Observation, message: ReceivedMessage) -> Delivery:
+    """An update says when it was; a deletion, when its window began at the latest."""
+    return Delivery(observation.asset_type, observation.update_ns, message.publish_time)
 
 
 def _is_about_data(error: Exception) -> bool:

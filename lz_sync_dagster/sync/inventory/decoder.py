@@ -12,7 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
 from lz_sync_dagster.sync.compliance.verdict import Evaluator, Verdict
-from lz_sync_dagster.sync.inventory import wire
+from lz_sync_dagster.sync.inventory import exported, wire
 from lz_sync_dagster.sync.inventory.structs import StructDecoder, struct_dict
 from lz_sync_dagster.sync.state.observation import (
     ContentType,
@@ -48,6 +48,12 @@ class Decoded:
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
     unusable: list[Unusable] = field(default_factory=list)
 
+    def add(self, other: Decoded) -> None:
+        """Take another batch in."""
+        self.observations += other.observations
+        self.verdicts |= other.verdicts
+        self.unusable += other.unusable
+
 
 class Decoder:
     """Decodes assets of any part. Not safe to share between threads."""
@@ -63,9 +69,14 @@ class Decoder:
         for fingerprint, body in bodies:
             known = {"name": "", "assetType": part[1]}
             try:
-                asset = wire.Asset.FromString(body)
-                known = {"name": asset.name, "assetType": asset.asset_type}
-                observation = self._observation(asset, content_type, part[0], read_ns, fingerprint)
+                if exported.is_exported(body):
+                    line = exported.parse(body)
+                    known |= {"name": line.name, "assetType": line.asset_type}
+                    observation = exported.observation(line, content_type, part[0], read_ns, fingerprint)
+                else:
+                    asset = wire.Asset.FromString(body)
+                    known = {"name": asset.name, "assetType": asset.asset_type}
+                    observation = self._observation(asset, content_type, part[0], read_ns, fingerprint)
             except InvalidAsset as error:
                 found.unusable.append(Unusable(known["name"] or fingerprint.hex(), error, known))
             except _ODD as error:
@@ -131,29 +142,40 @@ def group_relations(bodies: Sequence[bytes], relations: dict[str, dict[str, Any]
         bodies: of one page.
         relations: by full resource name, the asset in JSON form with its ``relations``; it is added to.
     """
+    for body in bodies:
+        told = exported.parse_relation(body) if exported.is_exported(body) else _relation(body)
+        known = relations.setdefault(
+            told.name, {"name": told.name, "assetType": told.asset_type, "ancestors": [], "relations": [], "newest": 0}
+        )
+        known["ancestors"] = list(told.ancestors) or known["ancestors"]
+        if told.update_ns > known["newest"]:  # each relation has a time of its own
+            known |= {"newest": told.update_ns, "updateTime": format_ns(told.update_ns)}
+        if told.related:
+            known["relations"].append({"type": told.kind, "asset": told.related, "assetType": told.related_type})
+
+
+def _relation(body: bytes) -> exported.Relation:
     from google.cloud.asset_v1 import Asset
 
-    for body in bodies:
-        asset = Asset.pb().FromString(body)
-        related = asset.related_asset
-        known = relations.setdefault(
-            asset.name, {"name": asset.name, "assetType": asset.asset_type, "ancestors": [], "relations": []}
-        )
-        known["ancestors"] = list(asset.ancestors) or known["ancestors"]
-        if asset.HasField("update_time"):
-            moment = asset.update_time.seconds * 1_000_000_000 + asset.update_time.nanos
-            known["updateTime"] = format_ns(moment)
-        if related.asset:
-            known["relations"].append(
-                {"type": related.relationship_type, "asset": related.asset, "assetType": related.asset_type}
-            )
+    asset = Asset.pb().FromString(body)
+    moment, related = asset.update_time, asset.related_asset
+    return exported.Relation(
+        name=asset.name,
+        asset_type=asset.asset_type,
+        ancestors=tuple(asset.ancestors),
+        update_ns=moment.seconds * 1_000_000_000 + moment.nanos,
+        kind=related.relationship_type,
+        related=related.asset,
+        related_type=related.asset_type,
+    )
 
 
 def observe_relations(part: Part, read_ns: int, relations: dict[str, dict[str, Any]]) -> Decoded:
     """The observations of what `group_relations` gathered."""
     found = Decoded()
     for name, asset in relations.items():
-        asset["relations"] = sorted(asset["relations"], key=lambda item: (item["type"], item["asset"]))
+        told = {(item["type"], item["asset"]): item for item in asset["relations"]}  # one told twice is one
+        asset["relations"] = [told[key] for key in sorted(told)]
         try:
             observation = observe(
                 asset,

@@ -84,6 +84,10 @@ def classify(
     told = _told(error)
     message = told.message
 
+    if call is Quota.EXPORT_ASSETS:
+        of_destination = None if told.reason else _of_destination(error, told, where)
+        if of_destination is not None:
+            return of_destination
     if isinstance(error, google.PermissionDenied):
         return _denied(told, where, scope, permission_of(call, content_type), content_type)
     if isinstance(error, google.Unauthenticated):
@@ -124,6 +128,83 @@ def classify(
         remedy="look at the message; the last good copy is served meanwhile",
         reason=Reason.INTERNAL,
     )
+
+
+#: Statuses of an operation that failed, as the errors of a call.
+_STATUSES: dict[int, type[google.GoogleAPICallError]] = {
+    3: google.InvalidArgument,
+    4: google.DeadlineExceeded,
+    5: google.NotFound,
+    6: google.AlreadyExists,
+    7: google.PermissionDenied,
+    8: google.ResourceExhausted,
+    9: google.FailedPrecondition,
+    10: google.Aborted,
+    13: google.InternalServerError,
+    14: google.ServiceUnavailable,
+    16: google.Unauthenticated,
+}
+#: Google's own identity that writes exports; the number of a project stands in it.
+_SERVICE_AGENT = re.compile(r"service-\d+@gcp-sa-cloudasset\.iam\.gserviceaccount\.com")
+_DESTINATION = re.compile(r"storage\.|gs://|bucket|bigquery|dataset|table", re.IGNORECASE)
+_IS_THERE = re.compile(r"already exists|exists already", re.IGNORECASE)
+_STILL_RUNS = re.compile(r"still running|previous (export )?request|in progress", re.IGNORECASE)
+
+
+def classify_export(status: Any, *, scope: str, content_type: str) -> SyncError:
+    """Turn the status (``google.rpc.Status``) of an export that failed into a `SyncError`."""
+    kind = _STATUSES.get(status.code, google.Unknown)
+    return classify(
+        kind(status.message),
+        scope=scope,
+        asset_type="an export",
+        content_type=content_type,
+        call=Quota.EXPORT_ASSETS,
+    )
+
+
+def _of_destination(error: Any, told: _Told, where: str) -> SyncError | None:
+    """What is wrong with where an export goes, rather than with what it reads."""
+    message = told.message
+    if _ASSET_TYPE.search(f"{message} {' '.join(told.fields)}".lower()):
+        return None
+    if isinstance(error, google.AlreadyExists) or _IS_THERE.search(message):
+        return SyncError(
+            f"the destination exists already ({message})",
+            where=where,
+            remedy="leave the prefix or dataset of sync_layers.api_sync.bulk.destination to lz-sync alone; nothing is "
+            "overwritten",
+            reason=Reason.CONFLICT,
+            transient=False,
+        )
+    if _STILL_RUNS.search(message):
+        return SyncError(
+            f"another export to the same destination goes on ({message})",
+            where=where,
+            remedy="wait; Google takes another one after 15 minutes at most",
+            reason=Reason.CONFLICT,
+        )
+    if not _DESTINATION.search(message):
+        return None
+    if isinstance(error, google.PermissionDenied) and "cloudasset.assets." not in message:
+        agent = _SERVICE_AGENT.search(message)
+        who = agent.group(0) if agent else "service-PROJECT_NUMBER@gcp-sa-cloudasset.iam.gserviceaccount.com"
+        return SyncError(
+            f"Cloud Asset Inventory may not write to the destination ({message})",
+            where=where,
+            remedy="grant the service agent "
+            f"{who} roles/storage.objectAdmin on the bucket, or roles/bigquery.dataEditor on the dataset and "
+            "roles/bigquery.jobUser on its project",
+            reason=Reason.PERMISSION_DENIED,
+        )
+    if isinstance(error, google.NotFound | google.InvalidArgument | google.FailedPrecondition):
+        return SyncError(
+            f"the destination cannot be used ({message})",
+            where=where,
+            remedy="make the bucket or dataset of sync_layers.api_sync.bulk.destination, or name another one",
+            reason=Reason.NOT_FOUND if isinstance(error, google.NotFound) else Reason.INVALID,
+        )
+    return None
 
 
 def _denied(told: _Told, where: str, scope: str, permission: str, content_type: str) -> SyncError:

@@ -7,7 +7,9 @@ the next page is on its way. What a page cannot give becomes a dead letter, and 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import sqlalchemy as sa
 
@@ -19,11 +21,11 @@ from lz_sync_dagster.sync.inventory.decode_pool import DecodePool, Pending
 from lz_sync_dagster.sync.inventory.decoder import Decoded, group_relations, observe_relations
 from lz_sync_dagster.sync.inventory.delta import DeltaResult
 from lz_sync_dagster.sync.inventory.letters import dead_letter, refusal
-from lz_sync_dagster.sync.inventory.reader import AssetReader, Page
+from lz_sync_dagster.sync.inventory.reader import Page
 from lz_sync_dagster.sync.state.fields import fields_of
 from lz_sync_dagster.sync.state.observation import ContentType, JsonData, Observation
 from lz_sync_dagster.sync.state.reducer import Breaker, Part
-from lz_sync_dagster.sync.store import Store, assets, data_fields, dead_letters, reads
+from lz_sync_dagster.sync.store import Store, assets, breakers, data_fields, dead_letters, reads
 from lz_sync_dagster.sync.store.assets import Applied
 from lz_sync_dagster.sync.store.data_fields import FieldCache
 from lz_sync_dagster.sync.store.dead_letters import DeadLetter
@@ -32,10 +34,11 @@ from lz_sync_dagster.sync.timing import Clock
 
 #: More assets of one page than this are not odd assets: then the part fails.
 _MAX_REFUSED = 20
-#: Assets that one transaction takes in: the feed waits no longer than it lasts.
-_AT_ONCE = 1_000
+#: Assets that one transaction takes in: the feed waits no longer than it lasts. A baseline writes into all of the
+#: store's indexes, so that larger transactions write far fewer pages.
+_AT_ONCE, _AT_ONCE_IN_A_BASELINE = 1_000, 5_000
 #: Assets of a baseline whose fields are noted; later every changed one's are.
-_SAMPLE = 500
+_SAMPLE = 100
 _FIELDS_LOCK = "data_fields"
 
 
@@ -65,6 +68,13 @@ class Loaded:
     result: ReadResult | None = None
 
 
+class PartReader(Protocol):
+    """What gives the pages of a part: the inventory itself, or an export of it."""
+
+    def read(self, part: Part) -> Iterator[Page]:
+        """Yield all pages of a part. Raises `SyncError` if it does not come to the end."""
+
+
 class PartLoader:
     """Loads parts, one after the other.
 
@@ -76,7 +86,7 @@ class PartLoader:
     def __init__(
         self,
         store: Store,
-        reader: AssetReader,
+        reader: PartReader,
         pool: DecodePool,
         evaluate: Evaluator,
         breaker: Breaker,
@@ -90,6 +100,7 @@ class PartLoader:
         self._breaker = breaker
         self._clock = clock
         self._fields = FieldCache()
+        self._held = Decoded()
 
     def load(self, part: Part, loaded: Loaded) -> None:
         """Read a part to its end and conclude what that proves.
@@ -100,6 +111,7 @@ class PartLoader:
         Raises:
             SyncError: the read did not reach its end; what it saw is in the store, and proves no absence.
         """
+        self._held = Decoded()
         base, names = self._begin(part), set[str]()
         loaded.baseline = base.baseline
         relations: dict[str, dict[str, object]] = {}
@@ -122,9 +134,19 @@ class PartLoader:
             self._drain(part, waiting, loaded, names, down_to=self._pool.depth - 1)
         self._drain(part, waiting, loaded, names, down_to=0)
         if part[2] == ContentType.RELATIONSHIP:
-            self._take(part, observe_relations(part, loaded.read_ns, relations), loaded, names)
+            self._take(part, self._as_sets(observe_relations(part, loaded.read_ns, relations)), loaded, names)
             loaded.assets = loaded.decoded = len(relations)
         self._conclude(base, loaded, names)
+
+    def _as_sets(self, decoded: Decoded) -> Decoded:
+        """Relations have times of their own, and the set of them has none: one that is gone leaves no trace in the
+        times of the others. So a set that changed without a newer relation dates from the read that saw it."""
+        with self._store.read() as connection:
+            known = assets.known_contents(
+                connection, ContentType.RELATIONSHIP, [observation.name for observation in decoded.observations]
+            )
+        decoded.observations = [_as_set(observation, known) for observation in decoded.observations]
+        return decoded
 
     def take_delta(self, found: DeltaResult) -> Loaded:
         """Take in what a delta read found: all of it is news."""
@@ -140,9 +162,19 @@ class PartLoader:
     def _drain(
         self, part: Part, waiting: deque[tuple[Pending, int]], loaded: Loaded, names: set[str], *, down_to: int
     ) -> None:
+        """Take in what was decoded, until no more than ``down_to`` batches wait."""
         while len(waiting) > down_to:
             pending, _ = waiting.popleft()
-            self._take(part, pending(), loaded, names)
+            decoded = pending()
+            if loaded.baseline:
+                self._held.add(decoded)
+                if len(self._held.observations) < _AT_ONCE_IN_A_BASELINE:
+                    continue
+                decoded, self._held = self._held, Decoded()
+            self._take(part, decoded, loaded, names)
+        if down_to == 0 and (self._held.observations or self._held.unusable):
+            held, self._held = self._held, Decoded()
+            self._take(part, held, loaded, names)
 
     def _take(self, part: Part, decoded: Decoded, loaded: Loaded, names: set[str]) -> None:
         names.update(observation.name for observation in decoded.observations)
@@ -152,8 +184,11 @@ class PartLoader:
     def _take_observations(
         self, observations: list[Observation], decoded: Decoded, loaded: Loaded, letters: list[DeadLetter]
     ) -> None:
-        for start in range(0, len(observations), _AT_ONCE):
-            batch = observations[start : start + _AT_ONCE]
+        at_once = _AT_ONCE_IN_A_BASELINE if loaded.baseline else _AT_ONCE
+        if loaded.baseline:
+            observations.sort(key=lambda observation: observation.name)
+        for start in range(0, len(observations), at_once):
+            batch = observations[start : start + at_once]
             applied, refused = self._apply(batch, decoded, announce=not loaded.baseline)
             loaded.applied += applied
             letters += [refusal(observation, error) for observation, error in refused]
@@ -169,23 +204,27 @@ class PartLoader:
         if loaded.baseline:
             batch = batch[: max(0, _SAMPLE - loaded.sampled)]
             loaded.sampled += len(batch)
-        news: dict[tuple[str, str, str], dict[str, frozenset[str]]] = {}
+        news: dict[tuple[str, str], dict[str, tuple[frozenset[str], str]]] = {}
         for observation in batch:
             if isinstance(observation.data, JsonData):
                 key = (observation.asset_type, observation.content_type.value)
                 fields = fields_of(observation.data.data)
-                if self._fields.news(key, fields):
-                    news[*key, observation.name] = fields
-        if news:
-            with self._store.write(exclusive=_FIELDS_LOCK) as connection:
-                now = self._clock()
-                for (asset_type, content_type, name), fields in news.items():
+                found = news.setdefault(key, {})
+                for path in self._fields.news(key, fields):
+                    kinds, example = found.get(path, (frozenset[str](), observation.name))
+                    found[path] = (kinds | fields[path], example)
+        if not any(news.values()):
+            return
+        with self._store.write(exclusive=_FIELDS_LOCK) as connection:
+            now = self._clock()
+            for (asset_type, content_type), found in news.items():
+                for example in {name for _, name in found.values()}:
                     drifted = data_fields.record(
                         connection,
                         asset_type,
                         content_type,
-                        fields,
-                        example=name,
+                        {path: kinds for path, (kinds, name) in found.items() if name == example},
+                        example=example,
                         now=now,
                         baseline=loaded.baseline,
                         cache=self._fields,
@@ -257,16 +296,17 @@ def incomplete(part: Part, loaded: Loaded) -> SyncError | None:
         )
     result = loaded.result
     if result is not None and result.withheld:
-        return SyncError(
-            f"{result.lost} of {result.known} assets vanished at once; nothing was deleted",
-            where=where(part),
-            remedy=(
-                "check the reader's access; if the deletion was meant, confirm it with "
-                f"'lz-sync breaker confirm {' '.join(part)}'"
-            ),
-            reason=Reason.BREAKER_OPEN,
-        )
+        return breakers.waiting(part, known=result.known, lost=result.lost)
     return None
+
+
+def _as_set(observation: Observation, known: Mapping[str, tuple[int, str]]) -> Observation:
+    update_ns, digest = known.get(observation.name, (-1, ""))
+    if digest == observation.digest:
+        return replace(observation, update_ns=max(update_ns, observation.update_ns))
+    if observation.update_ns <= update_ns:
+        return replace(observation, update_ns=max(update_ns, observation.observed_ns))
+    return observation
 
 
 def where(part: Part) -> str:

@@ -7,7 +7,7 @@ its reason in the ledger and its last good copy in place, and the others go on.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -26,17 +26,17 @@ from lz_sync_dagster.sync.inventory.decode_pool import DecodePool
 from lz_sync_dagster.sync.inventory.delta import DeltaResult, read_delta
 from lz_sync_dagster.sync.inventory.letters import first_line
 from lz_sync_dagster.sync.inventory.loading import Loaded, PartLoader, incomplete, where
-from lz_sync_dagster.sync.inventory.parquet import export_inventory
 from lz_sync_dagster.sync.inventory.planner import DeltaRead, ReadPlan, plan_reads, policy_of, quotas_of
 from lz_sync_dagster.sync.inventory.reader import AssetReader, make_client
 from lz_sync_dagster.sync.inventory.types import plan_parts
 from lz_sync_dagster.sync.models import CoverageStatus, Status
+from lz_sync_dagster.sync.picture import export_inventory, is_landed
 from lz_sync_dagster.sync.progress import Progress
 from lz_sync_dagster.sync.retry import RETRY_WAITS
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun
 from lz_sync_dagster.sync.state.observation import ContentType
 from lz_sync_dagster.sync.state.reducer import Breaker, Part
-from lz_sync_dagster.sync.store import Store, assets, coverage, findings, inbox, part_reads, quota, verdicts
+from lz_sync_dagster.sync.store import Store, assets, breakers, coverage, findings, inbox, part_reads, quota, verdicts
 from lz_sync_dagster.sync.store.assets import Applied
 from lz_sync_dagster.sync.store.coverage import CoverageMark
 from lz_sync_dagster.sync.store.inbox import Delivery
@@ -46,6 +46,9 @@ from lz_sync_dagster.sync.store.quota import Allowance, Quota
 from lz_sync_dagster.sync.store.schema import coverage as coverage_table
 from lz_sync_dagster.sync.store.schema import layer_runs
 from lz_sync_dagster.sync.timing import Clock, from_ns, to_ns
+
+#: Decides what is read: `plan_reads`.
+Planner = Callable[..., ReadPlan]
 
 #: The event of a request for a read of everything.
 FULL_READ = "full_read"
@@ -121,7 +124,13 @@ class _Tally:
 
 
 def sync_inventory(
-    settings: Settings, store: Store, run: LayerRun, *, clock: Clock, progress: Progress
+    settings: Settings,
+    store: Store,
+    run: LayerRun,
+    *,
+    clock: Clock,
+    progress: Progress,
+    plan_with: Planner = plan_reads,
 ) -> LayerOutcome:
     """Read what the plan says of each configured part, and say of each whether it worked.
 
@@ -153,6 +162,7 @@ def sync_inventory(
         [part for part in parts if part not in tally.proven],
         everything=any(request.event == FULL_READ for request in requests),
         now=clock(),
+        plan_with=plan_with,
     )
     with _reading(settings, store, controls.evaluate, tally, clock=clock) as session:
         session.read(plan, progress)
@@ -160,7 +170,9 @@ def sync_inventory(
         _keep_applied(store, run, tally.applied)
         raise max(tally.transient, key=lambda error: error.retry_after or 0.0)
     _record_failures(store, tally, config, now=clock())
-    written = export_inventory(store, settings.raw_dir, judged=controls.kinds, now=clock(), progress=progress)
+    written = 0
+    if not is_landed(settings.raw_dir, now=clock()):
+        written = export_inventory(store, settings.raw_dir, judged=controls.kinds, now=clock(), progress=progress)
     if tally.errors and not tally.proven and not tally.looked_at:
         raise next(iter(tally.errors.values()))
     outcome = _outcome(store, plan, tally, written, now=clock())
@@ -175,11 +187,19 @@ def request_full_read(connection: sa.Connection, *, actor: str, key: str, now: d
     inbox.request(connection, LayerId.API, key=key, event=FULL_READ, actor=actor, commit=None, now=now)
 
 
-def _plan(store: Store, config: ApiSyncConfig, parts: Sequence[Part], *, everything: bool, now: datetime) -> ReadPlan:
+def _plan(
+    store: Store,
+    config: ApiSyncConfig,
+    parts: Sequence[Part],
+    *,
+    everything: bool,
+    now: datetime,
+    plan_with: Planner,
+) -> ReadPlan:
     with store.read() as connection:
         states = part_reads.states(connection, parts)
         budgets = quota.usage(connection, quotas_of(config), now=now)
-    return plan_reads(states, now=now, budgets=budgets, policy=policy_of(config), everything=everything)
+    return plan_with(states, now=now, budgets=budgets, policy=policy_of(config), everything=everything)
 
 
 @contextmanager
@@ -250,7 +270,7 @@ class _Session:
         if error is None:
             with self.store.write() as connection:
                 part_reads.record_full(connection, part, calls=loaded.calls)
-        else:
+        elif error.reason is not Reason.BREAKER_OPEN:  # the read has marked it, and somebody may have confirmed since
             self._mark(part, error, was_read=bool(loaded.unusable))
 
     def _read_delta(self, delta: DeltaRead) -> None:
@@ -380,8 +400,11 @@ def _open_ledger(store: Store, parts: tuple[Part, ...], *, now: datetime) -> Non
             if part not in known
         ]
         coverage.mark(connection, new, now=now)
-        coverage.forget(connection, known - set(parts))
-        part_reads.forget(connection, known - set(parts))
+        dropped = known - set(parts)
+        coverage.forget(connection, dropped, now=now)
+        part_reads.forget(connection, dropped)
+        for part in dropped:
+            breakers.close_breaker(connection, part, now=now)
 
 
 def _proven_already(store: Store, run: LayerRun, config: ApiSyncConfig) -> set[Part]:

@@ -92,7 +92,7 @@ class StructDecoder:
             clean = redact_text(text)
             return (text, ()) if clean == text else self._cleaned(text, clean)
         if kind == _NUMBER and len(body) == 9:
-            return _number(struct.unpack_from("<d", body, 1)[0]), ()
+            return number(struct.unpack_from("<d", body, 1)[0]), ()
         if kind == _STRUCT:
             inner = wire.Value.FromString(body).struct
             _check(body, inner)
@@ -135,8 +135,9 @@ def _check(body: bytes, payload: bytes) -> None:
         raise _AsAWhole
 
 
-def _number(number: float) -> int | float:
-    return int(number) if number.is_integer() and abs(number) < _EXACT else number
+def number(value: float) -> int | float:
+    """A number of a ``Struct``, which has doubles only: whole ones are integers."""
+    return int(value) if value.is_integer() and abs(value) < _EXACT else value
 
 
 def _value(value: Any) -> Any:
@@ -144,7 +145,7 @@ def _value(value: Any) -> Any:
     if kind == "string_value":
         return value.string_value
     if kind == "number_value":
-        return _number(value.number_value)
+        return number(value.number_value)
     if kind == "bool_value":
         return value.bool_value
     if kind == "struct_value":

@@ -60,8 +60,9 @@ ENDPOINTS: dict[str, tuple[str, ...]] = {
 #: Types that carry an IAM policy of their own in Cloud Asset Inventory, among those above.
 _WITH_IAM_POLICY = frozenset({PROJECT, FOLDER, ORGANIZATION, BUCKET, DATASET, SERVICE_ACCOUNT, CRYPTO_KEY, SUBNETWORK})
 _WITH_ORG_POLICY = frozenset({PROJECT, FOLDER, ORGANIZATION})
-#: Types that tell relations of their own. Cloud Asset serves them with Security Command Center Premium only.
-_WITH_RELATIONSHIP = frozenset({INSTANCE, DISK, SUBNETWORK, FIREWALL, CLUSTER, NODE_POOL})
+#: Types that Google tells relations of (https://cloud.google.com/asset-inventory/docs/relationship-types), among those
+#: above; another one is refused. Google serves them with Security Command Center Premium only.
+_WITH_RELATIONSHIPS = frozenset({INSTANCE, DISK, CLUSTER, NODE_POOL, BUCKET, "bigtableadmin.googleapis.com/Instance"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def plan_parts(scopes: Sequence[str], endpoints: Sequence[str], content_types: S
         ContentType.RESOURCE: frozenset(chosen),
         ContentType.IAM_POLICY: _WITH_IAM_POLICY,
         ContentType.ORG_POLICY: _WITH_ORG_POLICY,
-        ContentType.RELATIONSHIP: _WITH_RELATIONSHIP,
+        ContentType.RELATIONSHIP: _WITH_RELATIONSHIPS,
     }
     return Plan(
         tuple(

@@ -19,9 +19,9 @@ import sqlalchemy as sa
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.compliance.verdict import Evaluator, Outcome
 from lz_sync_dagster.sync.models import EventType
-from lz_sync_dagster.sync.state.observation import Observation, Source
+from lz_sync_dagster.sync.state.observation import Observation, Source, plain
 from lz_sync_dagster.sync.state.reducer import Change, Known, Part, change_of, is_gone
-from lz_sync_dagster.sync.store import event_log, findings
+from lz_sync_dagster.sync.store import event_log, feed_freshness, findings
 from lz_sync_dagster.sync.store.engine import insert_many
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.findings import FindingChange, Judged
@@ -138,7 +138,7 @@ def _rounds(observations: Sequence[Observation]) -> Iterable[list[Observation]]:
     rounds: list[list[Observation]] = []
     seen: dict[tuple[str, str], int] = defaultdict(int)
     for observation in observations:
-        key = (observation.name, observation.content_type.value)
+        key = (observation.name, plain(observation.content_type))
         index = seen[key]
         seen[key] += 1
         if index == len(rounds):
@@ -164,7 +164,7 @@ def _apply_round(
     told_anew: list[Observation] = []
     unchanged = 0
     for observation in batch:
-        row = rows.get((observation.name, observation.content_type.value))
+        row = rows.get((observation.name, plain(observation.content_type)))
         step = _step(observation, row, ledgers)
         if step is None:
             unchanged += 1
@@ -199,11 +199,12 @@ def _apply_round(
         if row is not None and not step.moves_content:
             touches.append(_touch(step, projects, written))
             continue
-        values = _values(step, projects, now) | {"written": written, "content_id": content_ids[_key(step)]}
+        values = _values(step, projects, now)
+        values["written"], values["content_id"] = written, content_ids[_key(step)]
         if not values["deleted"]:
             content = {} if observation.data is None else observation.data
             verdicts = tuple(
-                evaluate(observation.asset_type, observation.content_type.value, observation.name, content)
+                evaluate(observation.asset_type, plain(observation.content_type), observation.name, content)
             )
             values |= tally([verdict.outcome for verdict in verdicts])
             judged.append(_judged(observation, values, verdicts, is_new=row is None))
@@ -220,10 +221,11 @@ def _apply_round(
         update(connection, updates)
     for same in _by_columns(touches):
         update(connection, same)
-    for change in findings.record(connection, judged, now=now):
-        if announce:
-            events.append(finding_event(change, layer, now))
+    changes = findings.record(connection, judged, now=now, tell=announce)
+    events += [finding_event(change, layer, now) for change in changes]
     last_seq = event_log.append(connection, events, recorded_at=now)
+    if announce:
+        feed_freshness.record_missed(connection, _found(steps), found_at=now)
     return Applied(
         created=counts[Change.CREATED] + counts[Change.RECREATED],
         updated=counts[Change.UPDATED],
@@ -231,6 +233,15 @@ def _apply_round(
         unchanged=unchanged + counts[Change.NONE],
         events=len(events),
         last_seq=last_seq,
+    )
+
+
+def _found(steps: Iterable[_Step]) -> Iterable[tuple[str, int]]:
+    """The changes that a snapshot found: of which type, and when they were."""
+    return (
+        (step.observation.asset_type, step.observation.update_ns)
+        for step in steps
+        if step.change is not Change.NONE and step.observation.source is Source.SNAPSHOT and not step.sighting
     )
 
 
@@ -296,7 +307,7 @@ def absence(update_ns: int, seen_ns: int, reads: tuple[int, ...]) -> tuple[int |
 
 
 def _part(observation: Observation) -> Part:
-    return (observation.scope, observation.asset_type, observation.content_type.value)
+    return (observation.scope, observation.asset_type, plain(observation.content_type))
 
 
 def part_of_row(row: sa.Row[Any]) -> Part:
@@ -304,7 +315,7 @@ def part_of_row(row: sa.Row[Any]) -> Part:
 
 
 def _key(step: _Step) -> tuple[str, str]:
-    return (step.observation.name, step.observation.content_type.value)
+    return (step.observation.name, plain(step.observation.content_type))
 
 
 def _is_told_anew(observation: Observation, row: sa.Row[Any]) -> bool:
@@ -323,7 +334,7 @@ def _remember_bytes(connection: sa.Connection, observations: list[Observation]) 
         update(
             connection,
             [
-                {"b_name": item.name, "b_content_type": item.content_type.value, "b_fingerprint": item.fingerprint}
+                {"b_name": item.name, "b_content_type": plain(item.content_type), "b_fingerprint": item.fingerprint}
                 for item in observations
             ],
         )
@@ -347,7 +358,7 @@ def _keep_contents(connection: sa.Connection, steps: list[_Step]) -> dict[tuple[
 
 def _current(connection: sa.Connection, batch: list[Observation]) -> dict[tuple[str, str], sa.Row[Any]]:
     rows: dict[tuple[str, str], sa.Row[Any]] = {}
-    for content_type, names in _names_by_content((item.name, item.content_type.value) for item in batch).items():
+    for content_type, names in _names_by_content((item.name, plain(item.content_type)) for item in batch).items():
         query = sa.select(resources).where(resources.c.content_type == content_type, resources.c.name.in_(names))
         for row in connection.execute(query):
             rows[row.name, row.content_type] = row
@@ -439,6 +450,8 @@ def _project_ids(connection: sa.Connection, steps: list[_Step]) -> dict[str, str
 
 
 def _project_in_name(observation: Observation) -> str | None:
+    if "/projects/" not in observation.name:
+        return None
     parts = observation.name.split("/")
     if "projects" in parts[3:-1]:
         identifier = parts[parts.index("projects", 3) + 1]
@@ -471,7 +484,7 @@ def _values(step: _Step, projects: Mapping[str, str], now: datetime) -> dict[str
         resource_id = row.resource_id
     return {
         "name": observation.name,
-        "content_type": observation.content_type.value,
+        "content_type": plain(observation.content_type),
         "asset_type": observation.asset_type,
         "scope": observation.scope if row is None or observation.scope != "unscoped" else row.scope,
         "project": _project(observation, projects) or (row.project if row is not None else None),
@@ -484,7 +497,7 @@ def _values(step: _Step, projects: Mapping[str, str], now: datetime) -> dict[str
         "seen_ns": step.seen_ns,
         "absent_ns": step.absent_ns,
         "digest": observation.digest,
-        "source": observation.source.value,
+        "source": plain(observation.source),
         "version": 1 if row is None else row.version + 1,
         "ancestors": list(observation.ancestors),
         "valid_from_ns": step.valid_from_ns,
@@ -519,7 +532,7 @@ def _touch(step: _Step, projects: Mapping[str, str], written: int) -> dict[str, 
         }
     return place | {
         "b_name": observation.name,
-        "b_content_type": observation.content_type.value,
+        "b_content_type": plain(observation.content_type),
         "b_deleted": observation.deleted or step.gone,
         "b_update_ns": observation.update_ns,
         "b_observed_ns": observation.observed_ns,
@@ -563,7 +576,7 @@ def _judged(
 ) -> Judged:
     return Judged(
         resource=observation.name,
-        content_type=observation.content_type.value,
+        content_type=plain(observation.content_type),
         asset_type=observation.asset_type,
         project=values["project"],
         verdicts=verdicts,
@@ -581,7 +594,7 @@ def _event(step: _Step, values: Mapping[str, Any], layer: LayerId, old: Any) -> 
     data: dict[str, Any] = {
         "change": step.change.value,
         "version": values["version"],
-        "source": observation.source.value,
+        "source": plain(observation.source),
         "observed_at": format_ns(observation.observed_ns),
     }
     if step.change is Change.UPDATED and isinstance(old, Mapping) and observation.data is not None:
@@ -629,6 +642,17 @@ def written(connection: sa.Connection) -> int:
 def next_write(connection: sa.Connection) -> int:
     """Number a write, inside a transaction that holds `LOCK`."""
     return event_log.take(connection, _COUNTER, 1)
+
+
+def known_contents(connection: sa.Connection, content_type: str, names: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Update time (nanoseconds) and digest of what is known of the named resources; the others are left out."""
+    found: dict[str, tuple[int, str]] = {}
+    for start in range(0, len(names), _CHUNK):
+        query = sa.select(resources.c.name, resources.c.update_ns, resources.c.digest).where(
+            resources.c.content_type == content_type, resources.c.name.in_(names[start : start + _CHUNK])
+        )
+        found |= {row.name: (row.update_ns, row.digest) for row in connection.execute(query)}
+    return found
 
 
 def count_existing(connection: sa.Connection) -> dict[str, int]:

@@ -1,11 +1,13 @@
 """The coverage ledger: for each scope × type × content, is it known, since when, and if not, why.
 
-An error is written here as a row with its reason and remedy. It never becomes an absence of rows.
+An error is written here as a row with its reason and remedy. It never becomes an absence of rows. `mark` and `forget`
+also keep the ledger's history: the spans of a part follow one another without a gap, each with another status or reason
+than the one before, and the newest, which has no end, is what the ledger says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,8 +16,15 @@ import sqlalchemy as sa
 
 from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.models import Coverage, CoverageGap, CoverageStatus
-from lz_sync_dagster.sync.store.schema import coverage
-from lz_sync_dagster.sync.timing import to_ns
+from lz_sync_dagster.sync.state.reducer import Part
+from lz_sync_dagster.sync.store.schema import coverage, coverage_history
+from lz_sync_dagster.sync.timing import from_ns, to_ns
+
+#: How long the last complete read may stand in for one that fails (section 7 of the architecture document).
+TTL = timedelta(hours=1)
+
+_KEY = ("scope", "asset_type", "content_type")
+_CHUNK = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,50 +45,183 @@ class CoverageMark:
     assets: int | None = None
 
 
-def mark(connection: sa.Connection, marks: list[CoverageMark], *, now: datetime) -> None:
-    """Write marks. ``since`` keeps its value while status and reason stay the same."""
+def mark(connection: sa.Connection, marks: Sequence[CoverageMark], *, now: datetime, ttl: timedelta = TTL) -> None:
+    """Write marks, in their order, and the history with them: a handful of statements, however many marks there are.
+
+    ``since`` keeps its value while status and reason stay the same. A part whose last complete read got older than
+    ``ttl`` before ``now`` was stale meanwhile: the history says so.
+    """
+    if not marks:
+        return
+    rows = _rows(connection, {_part(item) for item in marks})
+    states: dict[Part, dict[str, Any]] = {part: dict(row._mapping) for part, row in rows.items()}
+    spans = _Spans()
     for item in marks:
-        key = sa.and_(
-            coverage.c.scope == item.scope,
-            coverage.c.asset_type == item.asset_type,
-            coverage.c.content_type == item.content_type,
-        )
-        before = connection.execute(sa.select(coverage).where(key)).one_or_none()
-        values: dict[str, Any] = {
-            "status": item.status.value,
-            "reason": item.reason.value if item.reason else None,
-            "detail": item.detail,
-            "remedy": item.remedy,
-            "checked_at": now,
-        }
-        if item.complete_read_ns is not None:
-            values |= {"complete_read_ns": item.complete_read_ns, "assets": item.assets}
-        if before is None:
-            connection.execute(
-                coverage.insert().values(
-                    scope=item.scope,
-                    asset_type=item.asset_type,
-                    content_type=item.content_type,
-                    since=now,
-                    **values,
-                )
-            )
-        else:
-            if (before.status, before.reason) != (values["status"], values["reason"]):
-                values["since"] = now
-            connection.execute(coverage.update().where(key).values(**values))
-
-
-def forget(connection: sa.Connection, parts: Iterable[tuple[str, str, str]]) -> None:
-    """Drop the rows of parts (scope, asset type, content type) that are no longer asked for."""
-    for scope, asset_type, content_type in parts:
+        part = _part(item)
+        states[part] = _marked(part, states.get(part), item, spans, now=now, ttl=ttl)
+    changed = [states[part] for part in states if part in rows]
+    new = [states[part] for part in states if part not in rows]
+    if new:
+        connection.execute(coverage.insert(), new)
+    if changed:
+        columns = [column.name for column in coverage.c if column.name not in _KEY]
         connection.execute(
-            coverage.delete().where(
-                coverage.c.scope == scope,
-                coverage.c.asset_type == asset_type,
-                coverage.c.content_type == content_type,
-            )
+            coverage.update()
+            .where(*(coverage.c[name] == sa.bindparam(f"b_{name}") for name in _KEY))
+            .values({name: sa.bindparam(f"b_{name}") for name in columns}),
+            [{f"b_{name}": value for name, value in values.items()} for values in changed],
         )
+    spans.write(connection)
+
+
+def _marked(
+    part: Part, before: dict[str, Any] | None, item: CoverageMark, spans: _Spans, *, now: datetime, ttl: timedelta
+) -> dict[str, Any]:
+    """The row of a part after a mark. What that does to the history goes to ``spans``."""
+    at = now if before is None else max(now, before["since"])
+    read_ns = None if before is None else before["complete_read_ns"]
+    values: dict[str, Any] = {
+        **dict(zip(_KEY, part, strict=True)),
+        "status": item.status.value,
+        "reason": item.reason.value if item.reason else None,
+        "detail": item.detail,
+        "remedy": item.remedy,
+        "since": at if before is None else before["since"],
+        "checked_at": now,
+        "complete_read_ns": read_ns,
+        "assets": None if before is None else before["assets"],
+    }
+    if item.complete_read_ns is not None and (read_ns is None or item.complete_read_ns >= read_ns):
+        values |= {"complete_read_ns": item.complete_read_ns, "assets": item.assets}
+    if before is None:
+        spans.open(values)
+        return values
+    expired = None if read_ns is None else max(from_ns(read_ns) + ttl, before["since"])
+    was_stale = before["status"] == CoverageStatus.COMPLETE.value and expired is not None and expired < at
+    if was_stale or (before["status"], before["reason"]) != (values["status"], values["reason"]):
+        values["since"] = at
+        if was_stale and expired is not None:
+            spans.close(part, expired, read_ns)
+            spans.add(before, expired, at, detail=f"not read completely for {ttl}")
+        else:
+            spans.close(part, at, read_ns)
+        spans.open(values)
+    elif values["complete_read_ns"] != read_ns or values["detail"] != before["detail"]:
+        spans.move(part, values)
+    return values
+
+
+class _Spans:
+    """What is to be written to ``coverage_history``, gathered over the marks of one transaction."""
+
+    def __init__(self) -> None:
+        self._ended: dict[Part, dict[str, Any]] = {}
+        self._moved: dict[Part, dict[str, Any]] = {}
+        self._new: list[dict[str, Any]] = []
+        self._open: dict[Part, dict[str, Any]] = {}
+
+    def open(self, values: Mapping[str, Any]) -> None:
+        """A span begins with what a row of the ledger says."""
+        part = _key(values)
+        names = (*_KEY, "status", "reason", "detail", "complete_read_ns", "since")
+        self._open[part] = {name: values[name] for name in names} | {"until": None}
+        self._new.append(self._open[part])
+
+    def close(self, part: Part, until: datetime, read_ns: int | None) -> None:
+        """The part's newest span ends."""
+        if part in self._open:
+            self._open.pop(part)["until"] = until
+        else:
+            self._ended[part] = _bound(part, until=until, complete_read_ns=read_ns)
+
+    def add(self, before: Mapping[str, Any], since: datetime, until: datetime, *, detail: str) -> None:
+        """A time through which the last complete read was too old."""
+        self._new.append(
+            {name: before[name] for name in (*_KEY, "complete_read_ns")}
+            | {
+                "status": CoverageStatus.STALE.value,
+                "reason": Reason.TIMEOUT.value,
+                "detail": detail,
+                "since": since,
+                "until": until,
+            }
+        )
+
+    def move(self, part: Part, values: Mapping[str, Any]) -> None:
+        """The part's newest span goes on, with another complete read or detail."""
+        moved = {name: values[name] for name in ("complete_read_ns", "detail")}
+        if part in self._open:
+            self._open[part] |= moved
+        else:
+            self._moved[part] = _bound(part, **moved)
+
+    def write(self, connection: sa.Connection) -> None:
+        """Three statements at most."""
+        holds = sa.and_(
+            *(coverage_history.c[name] == sa.bindparam(f"b_{name}") for name in _KEY),
+            coverage_history.c.until.is_(None),
+        )
+        moved = [values for part, values in self._moved.items() if part not in self._ended]
+        for rows in (moved, list(self._ended.values())):
+            if rows:
+                columns = [key.removeprefix("b_") for key in rows[0] if key.removeprefix("b_") not in _KEY]
+                connection.execute(
+                    coverage_history.update()
+                    .where(holds)
+                    .values({name: sa.bindparam(f"b_{name}") for name in columns}),
+                    rows,
+                )
+        if self._new:
+            connection.execute(coverage_history.insert(), self._new)
+
+
+def _bound(part: Part, **values: Any) -> dict[str, Any]:
+    return {f"b_{name}": value for name, value in (*zip(_KEY, part, strict=True), *values.items())}
+
+
+def forget(connection: sa.Connection, parts: Iterable[Part], *, now: datetime | None = None) -> None:
+    """Drop the rows of parts (scope, asset type, content type) that are no longer asked for; their history ends at
+    ``now`` (``None``: when they were last looked at) and stays."""
+    gone = _rows(connection, set(parts))
+    spans = _Spans()
+    for part, row in gone.items():
+        spans.close(part, max(now or row.checked_at, row.since), row.complete_read_ns)
+    spans.write(connection)
+    if gone:
+        connection.execute(
+            coverage.delete().where(*(coverage.c[name] == sa.bindparam(f"b_{name}") for name in _KEY)),
+            [_bound(part) for part in gone],
+        )
+
+
+def row_of(connection: sa.Connection, part: Part) -> sa.Row[Any] | None:
+    """The ledger's row of a part."""
+    return _rows(connection, {part}).get(part)
+
+
+def proven_since(connection: sa.Connection) -> datetime | None:
+    """The oldest of the newest complete reads: the instant that all figures together are true at."""
+    oldest = connection.scalar(sa.select(sa.func.min(coverage.c.complete_read_ns)))
+    return None if oldest is None else from_ns(oldest)
+
+
+def _rows(connection: sa.Connection, parts: set[Part]) -> dict[Part, sa.Row[Any]]:
+    key = sa.tuple_(*(coverage.c[name] for name in _KEY))
+    found: dict[Part, sa.Row[Any]] = {}
+    wanted = sorted(parts)
+    for start in range(0, len(wanted), _CHUNK):
+        query = sa.select(coverage).where(key.in_(wanted[start : start + _CHUNK]))
+        for row in connection.execute(query):
+            found[row.scope, row.asset_type, row.content_type] = row
+    return found
+
+
+def _part(item: CoverageMark) -> Part:
+    return (item.scope, item.asset_type, item.content_type)
+
+
+def _key(values: Mapping[str, Any]) -> Part:
+    return (values["scope"], values["asset_type"], values["content_type"])
 
 
 def types_read(connection: sa.Connection) -> frozenset[str]:

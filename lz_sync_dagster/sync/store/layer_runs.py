@@ -18,8 +18,8 @@ from lz_sync_dagster.sync.store import daily_metrics, event_log, listeners
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.schema import layer_runs, layer_status
 
-#: How long the last known state may stand in for a sync that fails (section 7 of the architecture document).
-CACHE_TTL = timedelta(hours=1)
+#: How long the last known state may stand in for a sync that fails.
+CACHE_TTL = coverage_ledger.TTL
 
 
 def statuses(
@@ -242,6 +242,42 @@ def record_health(
             "items_changed": items_changed,
             "errors": list(errors),
             "triggered_by": "listener",
+        }
+        event_log.append(connection, [NewEvent(EventType.SYNC_STATUS, layer, now, data=data)], recorded_at=now)
+    return True
+
+
+def settle_error(
+    connection: sa.Connection,
+    layer: LayerId,
+    marker: str,
+    *,
+    items_synced: int,
+    as_of: datetime | None,
+    now: datetime,
+) -> bool:
+    """Drop the errors with ``marker`` from a layer's status, since what they tell was settled after its last sync. If
+    they were all that kept it from success, it is a success now. Returns whether anything changed.
+
+    A sync that is under way writes the status itself. Call inside ``store.write(exclusive=f"layer:{layer}")``.
+    """
+    row = connection.execute(sa.select(layer_status).where(layer_status.c.layer == layer.value)).one_or_none()
+    if row is None or is_held(row, now):
+        return False
+    errors = [error for error in row.errors if marker not in error]
+    if len(errors) == len(row.errors):
+        return False
+    values: dict[str, Any] = {"errors": errors, "items_synced": items_synced, "as_of": as_of or row.as_of}
+    whole = not errors and row.status == Status.PARTIAL.value
+    if whole:
+        values |= {"status": Status.SUCCESS.value, "last_sync": now}
+    connection.execute(layer_status.update().where(layer_status.c.layer == layer.value).values(**values))
+    if whole:
+        data = {
+            "status": Status.SUCCESS.value,
+            "items_changed": row.items_changed,
+            "errors": errors,
+            "triggered_by": "operator",
         }
         event_log.append(connection, [NewEvent(EventType.SYNC_STATUS, layer, now, data=data)], recorded_at=now)
     return True

@@ -19,12 +19,20 @@ from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.models import CoverageStatus, EventType
 from lz_sync_dagster.sync.state.observation import Source
 from lz_sync_dagster.sync.state.reducer import Breaker, Change, Part, is_gone, newest_reads
-from lz_sync_dagster.sync.store import assets, breakers, coverage, event_log, findings
+from lz_sync_dagster.sync.store import (
+    assets,
+    breakers,
+    coverage,
+    event_log,
+    feed_freshness,
+    findings,
+    inbox,
+    layer_runs,
+)
 from lz_sync_dagster.sync.store.coverage import CoverageMark
 from lz_sync_dagster.sync.store.engine import Store
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.findings import Judged
-from lz_sync_dagster.sync.store.schema import coverage as coverage_table
 from lz_sync_dagster.sync.store.schema import resource_versions, resources, snapshots
 from lz_sync_dagster.sync.timing import Clock, format_ns, from_ns
 
@@ -102,10 +110,40 @@ def finish_read(
         breaker: if it opens, the read does not count for absence, nothing is deleted, and an alert asks a person.
     """
     part = base.part
-    with store.read() as connection:
-        reads = assets.ledger(connection, part)
-        looked_at = assets.written(connection)
-        known, lacking = _lacking(connection, base, names)
+    confirmed = 0
+    while True:
+        with store.read() as connection:
+            waiting = breakers.state(connection, part)
+            reads = assets.ledger(connection, part)
+            looked_at = assets.written(connection)
+            known, lacking = _lacking(connection, base, names)
+        if waiting is not None and waiting.confirmed_at is not None:
+            confirmed += apply_confirmed(store, part, clock=clock)
+            continue
+        marks, lost = _conclusions(lacking, reads, read_ns)
+        for chunk in _chunks(marks):  # also of a read that is withheld: it counts as soon as a person confirms it
+            with store.write(exclusive=assets.LOCK) as connection:
+                _mark_absent(connection, part, chunk, written=looked_at)
+        if not breaker.opens(known=known, lost=len(lost)):
+            break
+        with store.write(exclusive=assets.LOCK) as connection:
+            if breakers.state(connection, part) != waiting:
+                continue  # somebody confirmed it while this looked: what is left is looked at anew
+            _record(connection, part, read_ns=read_ns, complete=False, total=total, now=clock())
+            breakers.open_breaker(connection, part, known=known, names=lost, read_ns=read_ns, now=clock())
+            reason = breakers.waiting(part, known=known, lost=len(lost))
+            gap = CoverageMark(*part, CoverageStatus.PARTIAL, reason.reason, reason.what, reason.remedy)
+            coverage.mark(connection, [gap], now=clock())
+        return ReadResult(deleted=confirmed, missing=len(marks), withheld=True, lost=len(lost), known=known)
+    with store.write(exclusive=assets.LOCK) as connection:
+        breakers.close_breaker(connection, part, now=clock())
+        _prove(connection, part, read_ns=read_ns, total=total, now=clock())
+    deleted = _delete_absent(store, part, lost, read_ns=read_ns, layer=layer, clock=clock)
+    return ReadResult(deleted=confirmed + deleted, missing=len(marks), withheld=False, lost=len(lost), known=known)
+
+
+def _conclusions(lacking: Sequence[sa.Row[Any]], reads: tuple[int, ...], read_ns: int) -> tuple[list[_Mark], list[str]]:
+    """Of the assets that a read lacks: those that it is the first to lack, and the names of those that are gone."""
     later = newest_reads(reads, read_ns)
     marks: list[_Mark] = []
     lost: list[str] = []
@@ -116,57 +154,95 @@ def finish_read(
             lost.append(row.name)
         elif absent_ns is not None:
             marks.append(_Mark(row.name, absent_ns, seen_ns, observed_ns))
-    for chunk in _chunks(marks):
-        with store.write(exclusive=assets.LOCK) as connection:
-            _mark_absent(connection, part, chunk, written=looked_at)
-    if breaker.opens(known=known, lost=len(lost)):
-        with store.write(exclusive=assets.LOCK) as connection:
-            _record(connection, part, read_ns=read_ns, complete=False, total=total, now=clock())
-            breakers.open_breaker(connection, part, known=known, names=lost, read_ns=read_ns, now=clock())
-        return ReadResult(deleted=0, missing=len(marks), withheld=True, lost=len(lost), known=known)
-    with store.write(exclusive=assets.LOCK) as connection:
-        breakers.close_breaker(connection, part, now=clock())
-        _prove(connection, part, read_ns=read_ns, total=total, now=clock())
-    deleted = _delete_absent(store, part, lost, read_ns=read_ns, layer=layer, clock=clock)
-    return ReadResult(deleted=deleted, missing=len(marks), withheld=False, lost=len(lost), known=known)
+    return marks, lost
 
 
-def confirm_losses(store: Store, part: Part, *, actor: str, clock: Clock) -> int:
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What became of a confirmation.
+
+    Attributes:
+        lost: how many assets had vanished.
+        deleted: how many of them were deleted by now; those that came back since are not.
+        remaining: how many are left to look at: the next sync deletes them.
+    """
+
+    lost: int
+    deleted: int
+    remaining: int
+
+
+def confirm_losses(
+    store: Store, part: Part, *, fingerprint: str, actor: str, clock: Clock, limit: int | None = None
+) -> Confirmation:
     """Let the read that an open breaker withheld count after all: a person says that the deletions were meant.
 
-    Returns:
-        How many assets were deleted: those that are still missing.
+    The confirmation is one transaction: audit log, alert, coverage, and a request for a sync. The deletions follow in
+    steps; cut short, the next sync of the part makes the rest.
+
+    Args:
+        fingerprint: of what that person looked at, `breakers.OpenBreaker.fingerprint`.
+        actor: who it is, for the audit log.
+        limit: how many deletions to make now, at least (``None``: all).
 
     Raises:
-        SyncError: no breaker is open for the part.
+        SyncError: no breaker is open for the part (`Reason.NOT_FOUND`), or others vanished than those that were looked
+            at (`Reason.CONFLICT`).
     """
     with store.write(exclusive=assets.LOCK) as connection:
         now = clock()
-        breaker, names = breakers.confirm(connection, part, actor=actor, now=now)
+        breaker, number = breakers.confirm(connection, part, fingerprint=fingerprint, actor=actor, now=now)
         read_ns = breaker.read_ns
         withheld = snapshots.delete().where(_is(part), snapshots.c.read_ns == read_ns).returning(snapshots.c.assets)
         totals = list(connection.scalars(withheld))
         total = totals[0] if totals else breaker.known - breaker.lost
-        _record(connection, part, read_ns=read_ns, complete=True, total=total, now=now)
-        coverage.mark(connection, [_confirmed(connection, part, read_ns=read_ns, total=total)], now=now)
-    return _delete_absent(store, part, names, read_ns=read_ns, layer=LayerId.API, clock=clock)
+        _prove(connection, part, read_ns=read_ns, total=total, now=now, only_gap=Reason.BREAKER_OPEN)
+        inbox.request(
+            connection,
+            LayerId.API,
+            key=f"breaker-{number}",
+            event="breaker_confirmed",
+            actor=actor,
+            commit=None,
+            now=now,
+        )
+    deleted = apply_confirmed(store, part, clock=clock, limit=limit)
+    _settle_status(store, part, clock=clock)
+    with store.read() as connection:
+        remaining = breakers.remaining(connection, part)
+    return Confirmation(breaker.lost, deleted, remaining)
 
 
-def _confirmed(connection: sa.Connection, part: Part, *, read_ns: int, total: int) -> CoverageMark:
-    """What the ledger is to say of a part whose withheld read counts after all. That a read since then has failed
-    stays written."""
-    query = sa.select(coverage_table).where(
-        coverage_table.c.scope == part[0],
-        coverage_table.c.asset_type == part[1],
-        coverage_table.c.content_type == part[2],
-    )
-    row = connection.execute(query).one_or_none()
-    proven = CoverageMark(*part, CoverageStatus.COMPLETE, complete_read_ns=read_ns, assets=total)
-    if row is None or row.reason in (None, Reason.BREAKER_OPEN.value):
-        return proven
-    return replace(
-        proven, status=CoverageStatus(row.status), reason=Reason(row.reason), detail=row.detail, remedy=row.remedy
-    )
+def apply_confirmed(store: Store, part: Part, *, clock: Clock, limit: int | None = None) -> int:
+    """Make the deletions of a part that a person has confirmed, a chunk per transaction; several may do it at once.
+
+    Returns:
+        How many assets were deleted: those that are still missing.
+    """
+    deleted = done = 0
+    while limit is None or done < limit:
+        with store.write(exclusive=assets.LOCK) as connection:
+            row = breakers.state(connection, part)
+            if row is None or row.confirmed_at is None:
+                break
+            names = breakers.take_confirmed(connection, part, limit=_CHUNK)
+            if not names:
+                breakers.close_breaker(connection, part, now=clock())
+                break
+            done += len(names)
+            deleted += _delete_gone(connection, part, names, read_ns=row.read_ns, layer=LayerId.API, now=clock())
+    return deleted
+
+
+def _settle_status(store: Store, part: Part, *, clock: Clock) -> None:
+    """Take what the last sync said of the breaker off the layer's status: it no longer holds."""
+    with store.read() as connection:
+        count = sum(assets.count_existing(connection).values())
+        as_of = coverage.proven_since(connection)
+    with store.write(exclusive=f"layer:{LayerId.API}") as connection:
+        layer_runs.settle_error(
+            connection, LayerId.API, breakers.command_of(part), items_synced=count, as_of=as_of, now=clock()
+        )
 
 
 def was_read(connection: sa.Connection, part: Part) -> bool:
@@ -299,9 +375,27 @@ def _record(connection: sa.Connection, part: Part, *, read_ns: int, complete: bo
     )
 
 
-def _prove(connection: sa.Connection, part: Part, *, read_ns: int, total: int, now: datetime) -> None:
+def _prove(
+    connection: sa.Connection,
+    part: Part,
+    *,
+    read_ns: int,
+    total: int,
+    now: datetime,
+    only_gap: Reason | None = None,
+) -> None:
+    """Write a complete read down. With ``only_gap``, a gap for another reason than this one stays: it came later."""
     _record(connection, part, read_ns=read_ns, complete=True, total=total, now=now)
     proven = CoverageMark(*part, CoverageStatus.COMPLETE, complete_read_ns=read_ns, assets=total)
+    before = coverage.row_of(connection, part)
+    if only_gap is not None and before is not None and before.reason not in (None, only_gap.value):
+        proven = replace(
+            proven,
+            status=CoverageStatus(before.status),
+            reason=Reason(before.reason),
+            detail=before.detail,
+            remedy=before.remedy,
+        )
     coverage.mark(connection, [proven], now=now)
 
 
@@ -312,12 +406,18 @@ def _delete_absent(
     deleted = 0
     for chunk in _chunks(names):
         with store.write(exclusive=assets.LOCK) as connection:
-            reads = assets.ledger(connection, part)
-            rows = [row for row in _rows(connection, part, chunk) if _is_gone(row, reads)]
-            if rows:
-                _delete(connection, rows, read_ns=read_ns, layer=layer, now=clock())
-            deleted += len(rows)
+            deleted += _delete_gone(connection, part, chunk, read_ns=read_ns, layer=layer, now=clock())
     return deleted
+
+
+def _delete_gone(
+    connection: sa.Connection, part: Part, names: Sequence[str], *, read_ns: int, layer: LayerId, now: datetime
+) -> int:
+    reads = assets.ledger(connection, part)
+    rows = [row for row in _rows(connection, part, names) if _is_gone(row, reads)]
+    if rows:
+        _delete(connection, rows, read_ns=read_ns, layer=layer, now=now)
+    return len(rows)
 
 
 def _is_gone(row: sa.Row[Any], reads: tuple[int, ...]) -> bool:
@@ -368,6 +468,7 @@ def _delete(
     ]
     events += [assets.finding_event(change, layer, now) for change in findings.record(connection, gone, now=now)]
     event_log.append(connection, events, recorded_at=now)
+    feed_freshness.record_missed(connection, [(row.asset_type, row.absent_ns) for row in rows], found_at=now)
 
 
 def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

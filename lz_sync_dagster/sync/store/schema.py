@@ -528,8 +528,9 @@ quota_limits = sa.Table(
     _instant("adapted_at"),
 )
 
-#: An open row stops deletions of a scope × type × content until a person confirms them. ``read_ns``: the read that
-#: lacks them; ``breaker_losses`` has their names.
+#: A row stops deletions of a scope × type × content until a person confirms them. ``read_ns``: the read that lacks
+#: them; ``breaker_losses`` has their names, ``fingerprint`` is the names'. ``confirmed_at``: somebody did, and what is
+#: left in ``breaker_losses`` is still to be deleted.
 breakers = sa.Table(
     "breakers",
     metadata,
@@ -539,7 +540,10 @@ breakers = sa.Table(
     sa.Column("known", sa.BigInteger, nullable=False),
     sa.Column("lost", sa.BigInteger, nullable=False),
     sa.Column("read_ns", sa.BigInteger, nullable=False),
+    sa.Column("fingerprint", sa.String(32), nullable=False),
     _instant("opened_at"),
+    sa.Column("confirmed_by", sa.String(200)),
+    _instant("confirmed_at", nullable=True),
 )
 
 breaker_losses = sa.Table(

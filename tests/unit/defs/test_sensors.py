@@ -704,6 +704,10 @@ def test_retention_removes_what_is_old_and_nothing_else(
             "repairs": 1,
             "head_moves": 1,
             "runs": 0,
+            **dict.fromkeys(
+                ("quota_usage", "violations", "history", "tombstones", "coverage_history", "snapshots", "syncs"), 0
+            ),
+            **dict.fromkeys(("feed_freshness", "data_fields", "refusals"), 0),
         }
     with sqlite_store.read() as connection:
         assert repository_views.head(connection) == "b", "the newest move is what the head is"

@@ -83,7 +83,7 @@ def write(settings: Settings, day: str, *names: str) -> None:
 
 def test_a_day_replaces_its_partition_and_carries_its_day_as_a_column(settings: Settings) -> None:
     client = RecordingClient()
-    assert bigquery.load_raw(settings, client) == 4
+    assert bigquery.load_raw(settings, client) == 5
     assert client.datasets == ["lz-ops.lz_metrics EU"]
     (target, table, config) = client.loads[0]
     assert target == "lz-ops.lz_metrics.raw_resources$20260301"
@@ -104,6 +104,7 @@ def test_a_table_without_a_file_is_made_without_rows(settings: Settings) -> None
     assert empty == {
         "lz-ops.lz_metrics.raw_coverage$19700101": 0,
         "lz-ops.lz_metrics.raw_findings$19700101": 0,
+        "lz-ops.lz_metrics.raw_resource_versions$19700101": 0,
         "lz-ops.lz_metrics.raw_billing_costs$19700101": 0,
     }
 
@@ -128,7 +129,7 @@ def test_another_dataset_is_loaded_from_the_start(settings: Settings) -> None:
     other = Settings(
         data_dir=settings.data_dir, warehouse=settings.warehouse, sync_layers={"bigquery": {"dataset": "other"}}
     )
-    assert bigquery.load_raw(other, RecordingClient(tables=ALL_TABLES)) == 4
+    assert bigquery.load_raw(other, RecordingClient(tables=ALL_TABLES)) == 5
     assert bigquery.load_raw(settings, RecordingClient(tables=ALL_TABLES)) == 0, (
         "what the first one has is not forgotten"
     )
@@ -145,7 +146,7 @@ def test_a_day_that_failed_to_load_is_loaded_next_time(settings: Settings) -> No
     with pytest.raises(SyncError) as caught:
         bigquery.load_raw(settings, RecordingClient(error=exceptions.ServiceUnavailable("busy")))
     assert caught.value.transient
-    assert bigquery.load_raw(settings, RecordingClient()) == 4
+    assert bigquery.load_raw(settings, RecordingClient()) == 5
 
 
 @pytest.mark.parametrize(

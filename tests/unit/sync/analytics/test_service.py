@@ -72,7 +72,7 @@ def test_a_refused_line_is_kept_once_as_a_dead_letter(tmp_path: Path, store: Sto
 def test_landing_makes_every_raw_table_readable(tmp_path: Path, sqlite_store: Store) -> None:
     service.land_billing(Settings(data_dir=tmp_path), sqlite_store, clock=SteppedClock())
     folders = {path.parent.parent.name for path in (tmp_path / "raw").rglob("*.parquet")}
-    assert folders == {"resources", "coverage", "findings", "billing"}
+    assert folders == {"resources", "coverage", "findings", "resource_versions", "billing"}
 
 
 def test_the_embedded_warehouse_refuses_raw_data_it_cannot_read(tmp_path: Path, sqlite_store: Store) -> None:
@@ -82,5 +82,5 @@ def test_the_embedded_warehouse_refuses_raw_data_it_cannot_read(tmp_path: Path, 
     assert caught.value.reason is Reason.INVALID
 
 
-def test_duckdb_needs_no_loading(tmp_path: Path) -> None:
-    assert service.load_warehouse(Settings(data_dir=tmp_path)) == 0
+def test_duckdb_needs_no_loading(tmp_path: Path, sqlite_store: Store) -> None:
+    assert service.load_warehouse(Settings(data_dir=tmp_path), sqlite_store, clock=SteppedClock()) == 0

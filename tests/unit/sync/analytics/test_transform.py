@@ -108,6 +108,7 @@ def test_every_source_names_the_asset_it_comes_from(manifest: dict[str, Any]) ->
     assert keys == {
         "inventory.resources": ["inventory", "resources"],
         "inventory.coverage": ["inventory", "coverage"],
+        "inventory_history.resource_versions": ["inventory", "resources"],
         "inventory.findings": ["inventory", "findings"],
         "billing.costs": ["analytics", "raw_billing"],
     }
@@ -115,7 +116,7 @@ def test_every_source_names_the_asset_it_comes_from(manifest: dict[str, Any]) ->
 
 def test_every_model_and_column_is_described_and_says_its_grain(manifest: dict[str, Any]) -> None:
     models = [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
-    assert len(models) == 9
+    assert len(models) == 11
     for model in models:
         assert model["description"].startswith("One row per "), model["name"]
         assert model["columns"], model["name"]

@@ -16,7 +16,7 @@ from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.compliance.verdict import Outcome, Verdict
 from lz_sync_dagster.sync.events.handler import BatchResult, ReceivedMessage, figures, handle_batch
 from lz_sync_dagster.sync.models import EventType
-from lz_sync_dagster.sync.store import Store, dead_letters, event_log, messages
+from lz_sync_dagster.sync.store import Store, dead_letters, event_log, feed_freshness, messages
 from lz_sync_dagster.sync.store.messages import MessageOutcome
 from lz_sync_dagster.sync.store.schema import counters, findings, handled_messages, metadata, resources
 from lz_sync_dagster.sync.timing import from_ns, to_ns
@@ -98,6 +98,17 @@ def test_a_redelivered_message_changes_nothing(store: Store) -> None:
     again = handle(store, batch)
     assert (again.duplicates, again.handled, again.applied) == (3, 0, 0)
     assert (state(store), event_types(store)) == (before, log)
+
+
+def test_how_late_messages_were_is_counted_once(store: Store) -> None:
+    batch = received(temporal("a", 0), temporal("b", 119), WELCOME, b"not json")
+    handle(store, batch)
+    handle(store, batch)
+    with store.read() as connection:
+        [kind] = feed_freshness.over(connection, since=NOW)
+    assert (kind.asset_type, kind.delivered, kind.missed) == (FIREWALL, 2, 0)
+    assert kind.source_delays == {"later": 1, "60000": 1}
+    assert kind.own_delays == {"50": 2}
 
 
 def test_a_message_that_comes_twice_in_a_batch_is_handled_once(store: Store) -> None:

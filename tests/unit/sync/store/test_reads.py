@@ -15,7 +15,7 @@ from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.models import CoverageStatus
 from lz_sync_dagster.sync.state.observation import Observation, Source, observe
 from lz_sync_dagster.sync.state.reducer import Breaker
-from lz_sync_dagster.sync.store import Store, assets, reads
+from lz_sync_dagster.sync.store import Store, assets, breakers, reads
 from lz_sync_dagster.sync.store.coverage import CoverageMark, mark
 from lz_sync_dagster.sync.store.reads import Base, ReadResult
 from lz_sync_dagster.sync.store.schema import coverage, resources, snapshots
@@ -213,6 +213,12 @@ def test_a_read_that_was_cut_short_before_its_proof_proves_nothing(store: Store)
     assert existing(store) == {"a", "b"}, "b was missing once in a complete read, c twice"
 
 
+def confirm(store: Store) -> reads.Confirmation:
+    with store.read() as connection:
+        [waiting] = breakers.open_breakers(connection)
+    return reads.confirm_losses(store, PART, fingerprint=waiting.fingerprint, actor="ann", clock=lambda: NOW)
+
+
 def test_of_a_read_that_a_person_confirms_also_what_it_lacked_for_the_first_time_counts(store: Store) -> None:
     """The breaker withholds a whole read: what was missing twice is to be deleted, what was missing once is to be
     missing once when the read counts after all."""
@@ -220,7 +226,7 @@ def test_of_a_read_that_a_person_confirms_also_what_it_lacked_for_the_first_time
     read(store, 6, "a", "b")
     assert read(store, 7, "a", breaker=Breaker(0.2, 1)).withheld
     assert existing(store) == {"a", "b", "c"}
-    assert reads.confirm_losses(store, PART, actor="ann", clock=lambda: NOW) == 1
+    assert confirm(store).deleted == 1
     assert existing(store) == {"a", "b"}
     assert read(store, 8, "a").deleted == 1
     assert existing(store) == {"a"}
@@ -248,5 +254,5 @@ def test_a_confirmation_does_not_hide_that_a_later_read_failed(store: Store) -> 
         assert read(store, first + 2, "a", breaker=Breaker(0.2, 1)).withheld
         with store.write() as connection:
             mark(connection, [CoverageMark(*PART, CoverageStatus.PARTIAL, reason, "why", "what to do")], now=NOW)
-        reads.confirm_losses(store, PART, actor="ann", clock=lambda: NOW)
+        confirm(store)
         assert status() == (after, reason.value if after == "partial" else None, first + 2)

@@ -26,8 +26,12 @@ def upgrade() -> None:
     # What terraform blocks say is read anew, and so is every part of the inventory that an open breaker withheld.
     op.execute("UPDATE git_state SET fingerprint = ''")
     op.execute("DELETE FROM breakers")
+    op.execute("UPDATE alerts SET resolved_at = CURRENT_TIMESTAMP WHERE name = 'MassDeletion' AND resolved_at IS NULL")
     with op.batch_alter_table("breakers", schema=None) as batch_op:
         batch_op.add_column(sa.Column("read_ns", sa.BigInteger(), nullable=False))
+        batch_op.add_column(sa.Column("fingerprint", sa.String(length=32), nullable=False))
+        batch_op.add_column(sa.Column("confirmed_by", sa.String(length=200), nullable=True))
+        batch_op.add_column(sa.Column("confirmed_at", sa.DateTime(timezone=True), nullable=True))
     _order_by_code_point()
 
 

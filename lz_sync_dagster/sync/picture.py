@@ -1,7 +1,9 @@
 """Writes the day's picture of the inventory as Parquet: raw material for the warehouse, one partition per day.
 
-A partition is written when its content would differ from the file that is there (the file carries a fingerprint), and
-always as a whole under a new name first: a reader sees the old file or the new one.
+The inventory layer lands each day's first picture, so that no day is without one; the analytics layer brings it up to
+date before it builds on it. Between them a sync costs what changed, and not what is there. A partition is written when
+its content would differ from the file that is there (the file carries a fingerprint), and always as a whole under a new
+name first: a reader sees the old file or the new one.
 """
 
 from __future__ import annotations
@@ -86,12 +88,14 @@ def export_inventory(
         now: the instant of the export; its day (UTC) names the partition. Coverage is small and always written.
 
     Returns:
-        How many files were written.
+        How many files were written; 0 if the inventory was never looked at.
     """
     filesystem, base = open_folder(raw_dir)
     day = now.astimezone(UTC).date().isoformat()
     with store.read() as connection:
         statuses = _statuses(connection, now)
+        if not statuses:
+            return 0
         tables: list[tuple[str, pa.Schema, Iterable[pa.Table]]] = [
             ("coverage", COVERAGE, _tables(COVERAGE, _coverage_rows(connection, statuses, now)))
         ]
@@ -106,6 +110,13 @@ def export_inventory(
             marked = schema.with_metadata({_FINGERPRINT: fingerprint})
             _write(filesystem, _path(base, name, day), marked, rows)
     return len(tables)
+
+
+def is_landed(raw_dir: str, *, now: datetime) -> bool:
+    """Whether the day of ``now`` has a picture, however old."""
+    filesystem, base = open_folder(raw_dir)
+    day = now.astimezone(UTC).date().isoformat()
+    return _fingerprint_of(filesystem, _path(base, "findings", day)) is not None
 
 
 def open_folder(place: str) -> tuple[pafs.FileSystem, str]:
