@@ -16,6 +16,8 @@ from lz_sync_dagster.sync.state.redaction import REDACTED
 _PATH = re.compile(r"\bdata((?:\.[A-Za-z_]\w*)+)(\s*\(\s*(\w+)\s*,)?(\()?")
 _BARE = re.compile(r"\bdata\b(?!\.[A-Za-z_])")
 _KEY_IN = re.compile(r"""(["'])([^"'\\]+)\1\s+in\s+data((?:\.[A-Za-z_]\w*)+)""")
+#: A macro on what a macro gives: its items are other ones.
+_CHAINED = re.compile(r"\)\s*\.\s*(?:all|exists|exists_one|filter|map)\s*\(")
 _MACROS = frozenset({"all", "exists", "exists_one", "filter", "map"})
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"|' + r"'(?:[^'\\]|\\.)*'")
 
@@ -67,7 +69,7 @@ def projection_of(expression: str, paths: Iterable[tuple[str, ...]]) -> Projecti
     for match in _PATH.finditer(code):
         names = match[1].split(".")[1:]
         variable = match[3]
-        if variable is not None and names[-1] in _MACROS:
+        if variable is not None and names[-1] in _MACROS and _CHAINED.search(code) is None:
             _take_items(_at(root, tuple(names[:-1])), _fields_of(code, variable))
         elif match[2] is not None or match[4] is not None:
             _at(root, tuple(names[:-1])).whole = True
@@ -94,7 +96,7 @@ def _take_items(node: Projection, wanted: set[str] | None) -> None:
 def _fields_of(code: str, variable: str) -> set[str] | None:
     """The fields of a macro's variable that the code reads; ``None`` if it uses the variable in another way."""
     found: set[str] = set()
-    for match in re.finditer(rf"\b{variable}\b(\.([A-Za-z_]\w*)(?!\s*\()|\s*,)?", code):
+    for match in re.finditer(rf"\b{variable}\b(\.([A-Za-z_]\w*)\b(?!\s*\()|\s*,)?", code):
         if match[2] is not None:
             found.add(match[2])
         elif match[1] is None:

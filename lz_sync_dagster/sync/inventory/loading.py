@@ -7,9 +7,9 @@ the next page is on its way. What a page cannot give becomes a dead letter, and 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -23,7 +23,7 @@ from lz_sync_dagster.sync.inventory.delta import DeltaResult
 from lz_sync_dagster.sync.inventory.letters import dead_letter, refusal
 from lz_sync_dagster.sync.inventory.reader import Page
 from lz_sync_dagster.sync.state.fields import fields_of
-from lz_sync_dagster.sync.state.observation import ContentType, JsonData, Observation
+from lz_sync_dagster.sync.state.observation import ContentType, JsonData, Observation, scope_of
 from lz_sync_dagster.sync.state.reducer import Breaker, Part
 from lz_sync_dagster.sync.store import Store, assets, breakers, data_fields, dead_letters, reads
 from lz_sync_dagster.sync.store.assets import Applied
@@ -81,6 +81,8 @@ class PartLoader:
     Args:
         evaluate: judges content that is decoded here.
         breaker: when a loss is too large to believe.
+        scopes: all that are read. Where one lies within another, an asset belongs to the nearest one, whichever shows
+            it.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class PartLoader:
         breaker: Breaker,
         *,
         clock: Clock,
+        scopes: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._reader = reader
@@ -99,6 +102,8 @@ class PartLoader:
         self._evaluate = evaluate
         self._breaker = breaker
         self._clock = clock
+        self._scopes = tuple(dict.fromkeys(scopes))
+        self._within: dict[str, list[str]] = {}
         self._fields = FieldCache()
         self._held = Decoded()
 
@@ -156,8 +161,18 @@ class PartLoader:
         return loaded
 
     def _begin(self, part: Part) -> Base:
+        scope = part[0]
         with self._store.read() as connection:
-            return reads.base_of(connection, part)
+            if len(self._scopes) > 1 and scope not in self._within:
+                self._within[scope] = reads.scopes_within(connection, scope, self._scopes)
+            return reads.base_of(connection, part, within=self._within.get(scope, ()))
+
+    def _owned(self, observation: Observation) -> Observation:
+        """An observation with the scope that it belongs to."""
+        if len(self._scopes) < 2 or not observation.ancestors:
+            return observation
+        owner = scope_of(observation.ancestors, self._scopes)
+        return observation if owner == observation.scope else replace(observation, scope=owner)
 
     def _drain(
         self, part: Part, waiting: deque[tuple[Pending, int]], loaded: Loaded, names: set[str], *, down_to: int
@@ -184,6 +199,7 @@ class PartLoader:
     def _take_observations(
         self, observations: list[Observation], decoded: Decoded, loaded: Loaded, letters: list[DeadLetter]
     ) -> None:
+        observations = [self._owned(observation) for observation in observations]
         at_once = _AT_ONCE_IN_A_BASELINE if loaded.baseline else _AT_ONCE
         if loaded.baseline:
             observations.sort(key=lambda observation: observation.name)
@@ -236,9 +252,11 @@ class PartLoader:
     ) -> tuple[Applied, list[tuple[Observation, Exception]]]:
         """Take observations into the state; those that the store refuses are found by halving."""
 
-        def judged(asset_type: str, content_type: str, name: str, data: object) -> list[Verdict]:
-            known = decoded.verdicts.get(name)
-            return self._evaluate(asset_type, content_type, name, data) if known is None else known  # type: ignore[arg-type]
+        observed = {observation.name: observation.data for observation in batch}
+
+        def judged(asset_type: str, content_type: str, name: str, data: Mapping[str, Any]) -> list[Verdict]:
+            known = decoded.verdicts.get(name) if observed.get(name) is data else None
+            return self._evaluate(asset_type, content_type, name, data) if known is None else known
 
         applied = Applied()
         refused: list[tuple[Observation, Exception]] = []
@@ -316,13 +334,13 @@ def where(part: Part) -> str:
 
 def _unknown(page: Page, base: Base) -> list[tuple[bytes, bytes]]:
     """The assets whose bytes are not those of a row, with their fingerprints."""
-    seen, fingerprint = base.seen, wire.fingerprint
+    seen, elsewhere, fingerprint = base.seen, base.elsewhere, wire.fingerprint
     new: list[tuple[bytes, bytes]] = []
     for body in page.bodies:
         known = fingerprint(body)
         if known in seen:
             seen[known] = True
-        else:
+        elif known not in elsewhere:
             new.append((known, body))
     return new
 

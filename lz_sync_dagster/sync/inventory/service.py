@@ -221,7 +221,7 @@ def _reading(
             timeout_seconds=config.call_timeout_seconds,
             permit=allowance.permit(Quota.LIST_ASSETS),
         )
-        loader = PartLoader(store, reader, pool, evaluate, breaker, clock=clock)
+        loader = PartLoader(store, reader, pool, evaluate, breaker, clock=clock, scopes=config.scopes)
         yield _Session(store, config, client, loader, allowance, tally, clock)
 
 

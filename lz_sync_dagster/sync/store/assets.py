@@ -18,14 +18,14 @@ import sqlalchemy as sa
 
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.compliance.verdict import Evaluator, Outcome
-from lz_sync_dagster.sync.models import EventType
+from lz_sync_dagster.sync.models import CoverageStatus, EventType
 from lz_sync_dagster.sync.state.observation import Observation, Source, plain
-from lz_sync_dagster.sync.state.reducer import Change, Known, Part, change_of, is_gone
+from lz_sync_dagster.sync.state.reducer import KEPT_READS, Change, Known, Ledger, Part, change_of
 from lz_sync_dagster.sync.store import event_log, feed_freshness, findings
 from lz_sync_dagster.sync.store.engine import insert_many
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.findings import FindingChange, Judged
-from lz_sync_dagster.sync.store.schema import resource_contents, resource_versions, resources, snapshots
+from lz_sync_dagster.sync.store.schema import coverage, resource_contents, resource_versions, resources, snapshots
 from lz_sync_dagster.sync.timing import format_ns, from_ns
 
 #: The lock that every writer of this module's tables holds: `Store.write(exclusive=LOCK)`.
@@ -103,8 +103,9 @@ class _Step:
             at = self.absent_ns
         elif self.row is None:
             return at
-        elif self.row.deleted and not self.observation.deleted and at <= self.row.valid_from_ns:
-            at = self.observation.observed_ns
+        elif not self.observation.deleted and at <= self.row.valid_from_ns:
+            # It came back, or moved, and its own clock does not tell when: it is so since it was seen so.
+            at = self.seen_ns
         return at if self.row is None else max(at, self.row.valid_from_ns)
 
 
@@ -245,26 +246,26 @@ def _found(steps: Iterable[_Step]) -> Iterable[tuple[str, int]]:
     )
 
 
-def _step(observation: Observation, row: sa.Row[Any] | None, ledgers: Mapping[Part, tuple[int, ...]]) -> _Step | None:
+def _step(observation: Observation, row: sa.Row[Any] | None, ledgers: Mapping[Part, Ledger]) -> _Step | None:
     """What an observation does to a row; ``None`` if nothing has to be written."""
     if row is None:
-        reads = ledgers[_part(observation)]
+        ledger = ledgers[_part(observation)]
         seen_ns = -1 if observation.deleted else observation.observed_ns
-        absent_ns, gone = absence(observation.update_ns, seen_ns, reads)
+        absent_ns, gone = ledger.absence(update_ns=observation.update_ns, seen_ns=seen_ns)
         if observation.deleted:
             absent_ns, gone = None, False
         change = change_of(None, observation) or Change.NONE
         return _Step(observation, None, Change.NONE if gone else change, gone, absent_ns, seen_ns)
 
-    reads = ledgers[part_of_row(row)]
+    ledger = ledgers[part_of_row(row)]
     removed_by_absence = row.deleted and row.absent_ns is not None
-    seen_ns, observed_ns = effective(row, reads)
+    seen_ns, observed_ns = effective(row, ledger)
     order = (row.update_ns, observed_ns, row.deleted and not removed_by_absence, row.digest)
     news = change_of(Known(order, row.resource_id, not row.deleted), observation)
     if news is None:
         if observation.deleted or observation.observed_ns <= seen_ns or order[2]:
             return None
-        absent_ns, gone = absence(row.update_ns, observation.observed_ns, reads)
+        absent_ns, gone = ledger.absence(update_ns=row.update_ns, seen_ns=observation.observed_ns)
         revived = Change.CREATED if row.deleted and not gone else Change.NONE
         known = replace(observation, update_ns=row.update_ns, observed_ns=observed_ns, digest=row.digest)
         return _Step(known, row, revived, gone, absent_ns, observation.observed_ns, sighting=True)
@@ -273,19 +274,30 @@ def _step(observation: Observation, row: sa.Row[Any] | None, ledgers: Mapping[Pa
     if observation.deleted:
         return _Step(observation, row, news, False, None, seen_ns)
     seen_ns = max(seen_ns, observation.observed_ns)
-    absent_ns, gone = absence(observation.update_ns, seen_ns, ledgers[_part(observation)])
+    absent_ns, gone = ledgers[_part(observation)].absence(update_ns=observation.update_ns, seen_ns=seen_ns)
     if gone:
         news = Change.NONE if row.deleted else Change.DELETED
+    elif news is Change.NONE and _moves(observation, row):
+        news = Change.UPDATED
     return _Step(observation, row, news, gone, absent_ns, seen_ns)
 
 
-def effective(row: sa.Row[Any], reads: tuple[int, ...]) -> tuple[int, int]:
+def _moves(observation: Observation, row: sa.Row[Any]) -> bool:
+    """Whether an asset that is there is in another place now: below other ancestors, in another scope."""
+    return (
+        not row.deleted
+        and bool(observation.ancestors)
+        and (list(observation.ancestors) != row.ancestors or _part(observation) != part_of_row(row))
+    )
+
+
+def effective(row: sa.Row[Any], ledger: Ledger) -> tuple[int, int]:
     """When a row was last seen, and when its content was: a row that is there, not marked absent and not written
     since, was in the newest complete read with the content that it has.
     """
-    if row.deleted or row.absent_ns is not None or not reads or row.seen_ns >= reads[0]:
+    if row.deleted or row.absent_ns is not None or not ledger.reads or row.seen_ns >= ledger.reads[0]:
         return row.seen_ns, row.observed_ns
-    return reads[0], max(row.observed_ns, reads[0])
+    return ledger.reads[0], max(row.observed_ns, ledger.reads[0])
 
 
 def _is_confirmed_by(observation: Observation, row: sa.Row[Any]) -> bool:
@@ -297,13 +309,6 @@ def _is_confirmed_by(observation: Observation, row: sa.Row[Any]) -> bool:
         and _part(observation) == part_of_row(row)
         and list(observation.ancestors) == row.ancestors
     )
-
-
-def absence(update_ns: int, seen_ns: int, reads: tuple[int, ...]) -> tuple[int | None, bool]:
-    """The earliest complete read that lacks an asset, and whether it is gone."""
-    later = [read for read in reads if read > max(update_ns, seen_ns)]
-    gone = is_gone(update_ns=update_ns, seen_ns=seen_ns, reads=reads)
-    return (min(later) if later else None), gone
 
 
 def _part(observation: Observation) -> Part:
@@ -400,12 +405,13 @@ def keep_versions(connection: sa.Connection, ended: Sequence[tuple[sa.Row[Any], 
         )
 
 
-def _ledgers(connection: sa.Connection, parts: Iterable[Part]) -> dict[Part, tuple[int, ...]]:
-    return {part: ledger(connection, part) for part in parts}
+def _ledgers(connection: sa.Connection, parts: Iterable[Part]) -> dict[Part, Ledger]:
+    return {part: ledger_of(connection, part) for part in parts}
 
 
-def ledger(connection: sa.Connection, part: Part) -> tuple[int, ...]:
-    """Read times of the two newest complete reads of a part, newest first."""
+def ledger_of(connection: sa.Connection, part: Part) -> Ledger:
+    """What complete reads say of a part, and of the same type and content in the other scopes that are read
+    completely."""
     scope, asset_type, content_type = part
     query = (
         sa.select(snapshots.c.read_ns)
@@ -417,9 +423,15 @@ def ledger(connection: sa.Connection, part: Part) -> tuple[int, ...]:
         )
         .distinct()
         .order_by(snapshots.c.read_ns.desc())
-        .limit(2)
+        .limit(KEPT_READS)
     )
-    return tuple(connection.execute(query).scalars())
+    others = sa.select(sa.func.min(coverage.c.complete_read_ns)).where(
+        coverage.c.scope != scope,
+        coverage.c.asset_type == asset_type,
+        coverage.c.content_type == content_type,
+        coverage.c.status == CoverageStatus.COMPLETE.value,
+    )
+    return Ledger(tuple(connection.execute(query).scalars()), connection.scalar(others))
 
 
 def _project_ids(connection: sa.Connection, steps: list[_Step]) -> dict[str, str]:
@@ -601,6 +613,8 @@ def _event(step: _Step, values: Mapping[str, Any], layer: LayerId, old: Any) -> 
         data["changed_fields"] = sorted(
             key for key in {*old, *observation.data} if old.get(key) != observation.data.get(key)
         )
+        if step.row is not None and observation.ancestors and list(observation.ancestors) != step.row.ancestors:
+            data["moved_from"] = step.row.ancestors
     if step.change is Change.RECREATED and step.row is not None:
         data["previous_id"] = step.row.resource_id
     return NewEvent(
