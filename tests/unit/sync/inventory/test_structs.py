@@ -15,10 +15,23 @@ from lz_sync_dagster.sync.inventory.structs import StructDecoder, struct_dict
 from lz_sync_dagster.sync.state.redaction import REDACTED, redact
 
 TOKEN = "ghp_" + "a1B2" * 9
-#: Without the empty one: what is below it has no unambiguous path.
 KEYS = st.sampled_from(
     [
-        *("a", "b", "name", "key", "value", "kind", "data", "stringData", "items", "labels", "description", "x\x00y"),
+        *(
+            "a",
+            "b",
+            "name",
+            "key",
+            "value",
+            "kind",
+            "data",
+            "stringData",
+            "items",
+            "labels",
+            "description",
+            "",
+            "x\x00y",
+        ),
         *("password", "userData", "apiKey", "oidcToken", "oauthToken", "secretEnv", "pageToken", "fingerprint"),
         *("metadata", "commonInstanceMetadata", "env", "environment", "environmentVariables", "substitutions"),
         *("args", "command", "enable-oslogin", "startup-script", "ünïcode", "k" * 600),
@@ -55,14 +68,19 @@ VALUES = st.recursive(
 STRUCTS = st.dictionaries(KEYS, VALUES, max_size=6)
 
 
+def named(paths: tuple[str, ...]) -> list[str]:
+    """Paths in their order, without the names that are empty: they leave a dot, or none."""
+    return sorted(".".join(filter(None, path.split("."))) for path in paths)
+
+
 def plainly(body: bytes) -> tuple[dict[str, Any], list[str]]:
     data, paths = redact(struct_dict(struct_pb2.Struct.FromString(body)))
-    return data, sorted(paths)
+    return data, named(paths)
 
 
 def decoded(decoder: StructDecoder, body: bytes) -> tuple[dict[str, Any], list[str]]:
     data, paths = decoder.decode(body)
-    return data, sorted(paths)
+    return data, named(paths)
 
 
 def encoded(data: dict[str, Any]) -> bytes:
