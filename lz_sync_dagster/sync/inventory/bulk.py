@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two looks at an operation: Google asks for at least 2, and more as time goes by.
 _FIRST_LOOK, _LONGEST_LOOK = 2.0, 30.0
+#: How destinations begin that are buckets.
+BUCKETS = "gs://"
 #: Manifests and marks of running exports say which form they have.
 FORM = 1
 
@@ -212,6 +214,11 @@ def exportable(config: BulkConfig, states: Sequence[PartState]) -> list[Part]:
     return [
         state.part for state in states if sizes[state.part[0]] >= config.from_assets and state.quarantined_until is None
     ]
+
+
+def feeds_store(config: BulkConfig) -> bool:
+    """Whether exports are read back into the store; tables for analysts are not."""
+    return config.enabled and config.destination is not None and config.destination.startswith(BUCKETS)
 
 
 def plan_exports(

@@ -9,14 +9,22 @@ from typing import Any
 
 from lz_sync_dagster.config import Settings
 from lz_sync_dagster.sync.errors import Reason, SyncError
-from lz_sync_dagster.sync.inventory.bulk import Destination, Exporter, ExportPlan, Manifest, Running, plan_exports
+from lz_sync_dagster.sync.inventory.bulk import (
+    BUCKETS,
+    Destination,
+    Exporter,
+    ExportPlan,
+    Manifest,
+    Running,
+    plan_exports,
+)
 from lz_sync_dagster.sync.inventory.export_bucket import ExportBucket
 from lz_sync_dagster.sync.inventory.export_files import BulkReader, FileDestination
 from lz_sync_dagster.sync.state.reducer import Part
 from lz_sync_dagster.sync.store.quota import Calls
 from lz_sync_dagster.sync.timing import Clock
 
-_GS, _BIGQUERY = "gs://", "bigquery://"
+_BIGQUERY = "bigquery://"
 
 
 class BulkPath:
@@ -50,8 +58,8 @@ class BulkPath:
                 remedy="set gs://BUCKET/PREFIX or bigquery://PROJECT.DATASET",
                 reason=Reason.INVALID,
             )
-        if place.startswith(_GS):
-            bucket, _, prefix = place.removeprefix(_GS).partition("/")
+        if place.startswith(BUCKETS):
+            bucket, _, prefix = place.removeprefix(BUCKETS).partition("/")
             self._bucket = ExportBucket(bucket, settings.google_cloud.storage_endpoint, timeout_seconds=timeout)
             self._destination: Destination = FileDestination(self._bucket, prefix)
         else:

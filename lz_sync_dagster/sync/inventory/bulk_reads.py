@@ -13,7 +13,7 @@ from types import TracebackType
 
 from lz_sync_dagster.config import Settings
 from lz_sync_dagster.sync.errors import Reason, SyncError
-from lz_sync_dagster.sync.inventory.bulk import ExportPlan, Manifest, exportable
+from lz_sync_dagster.sync.inventory.bulk import ExportPlan, Manifest, exportable, feeds_store
 from lz_sync_dagster.sync.inventory.bulk_path import BulkPath
 from lz_sync_dagster.sync.inventory.loading import PartLoader, PartReader
 from lz_sync_dagster.sync.inventory.session import Session, explained
@@ -76,7 +76,7 @@ class BulkReads:
             due = bulk.due(parts, newest, asked_ns=asked_ns)
         except Exception as raised:
             error = explained(raised, _WHERE)
-            if self._bulk is None or self._bulk.feeds_store:
+            if feeds_store(self._settings.sync_layers.api_sync.bulk):
                 self.parts.update(parts)
                 self._session.fail([part for part in parts if part not in proven], error)
             else:
