@@ -57,6 +57,17 @@ if __name__ == "__main__":
 """
 
 
+def is_gone(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process has ended, with all of its children."""
+    if process.poll() is None:
+        return False
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
 class Phase:
     """A sync in a process of its own, in a world that keeps it in one phase."""
 
@@ -120,16 +131,6 @@ class Phase:
         with self.store() as store, store.read() as connection:
             return list(connection.execute(sa.select(table).order_by(*table.primary_key)))
 
-    def is_gone(self) -> bool:
-        """Whether the process has ended, with all of its children."""
-        if self.process.poll() is None:
-            return False
-        try:
-            os.killpg(self.process.pid, 0)
-        except ProcessLookupError:
-            return True
-        return False
-
     def sync_again(self) -> Status:
         self.faults.off("asset_slow_page")
         settings = self._settings(quota=1_000, bulk=False)
@@ -144,7 +145,7 @@ class Phase:
             ).status
 
     def stop(self) -> None:
-        if not self.is_gone():
+        if not is_gone(self.process):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.assets.stop()
@@ -169,7 +170,7 @@ def test_it_ends_in_order(phases: Callable[[str], Phase], name: str) -> None:
     phase = phases(name)
     until(phase.is_reached, seconds=60, what=f"the phase {name}")
     phase.process.terminate()
-    until(phase.is_gone, seconds=10, what="the end of the process and its children")
+    until(lambda: is_gone(phase.process), seconds=10, what="the end of the process and its children")
     assert phase.process.returncode == ENDED
     [health] = phase.rows(layer_status)
     assert (health.status, health.lease_holder) == (Status.FAILED.value, None)
@@ -177,3 +178,32 @@ def test_it_ends_in_order(phases: Callable[[str], Phase], name: str) -> None:
     assert run.finished_at is not None
     assert "was interrupted" in run.errors[0]
     assert phase.sync_again() is Status.SUCCESS
+
+
+KILLED = """
+import os, signal
+from lz_sync_dagster.sync.compliance.controls import load_controls
+from lz_sync_dagster.sync.inventory.decode_pool import DecodePool
+
+if __name__ == "__main__":
+    pool = DecodePool(load_controls().evaluate, processes=1, worth_a_pool=0)
+    pool.decode((("organizations/1", "a/B", "RESOURCE"), 1, []))()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_that_is_killed_leaves_none_behind_that_decodes_for_it(tmp_path: Path) -> None:
+    (tmp_path / "killed.py").write_text(KILLED)
+    process = subprocess.Popen(
+        [sys.executable, "killed.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert process.wait(60) == -signal.SIGKILL
+    try:
+        until(lambda: is_gone(process), seconds=10, what="the end of the process that decodes")
+    finally:
+        if not is_gone(process):
+            os.killpg(process.pid, signal.SIGKILL)
