@@ -28,6 +28,7 @@ from lz_sync_dagster.sync.state.redaction import redact_text
 from lz_sync_dagster.sync.store import Store, event_log
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.layer_runs import is_held
+from lz_sync_dagster.sync.store.quota import Cancelled
 from lz_sync_dagster.sync.store.schema import layer_runs, layer_status
 from lz_sync_dagster.sync.timing import Clock
 
@@ -169,7 +170,7 @@ def attempt(
             raise RetryLater(error, wait) from error
         _fail(store, run, str(error), now=clock(), next_sync=next_sync)
         raise error from raised.__cause__
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, Cancelled):
         _fail(
             store, run, f"layer {layer}: was interrupted; the next sync begins anew", now=clock(), next_sync=next_sync
         )

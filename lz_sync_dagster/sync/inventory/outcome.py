@@ -37,6 +37,7 @@ class Counts:
         missed_by_feed: changes that the feed had not told.
         unusable: assets that could not be used.
         drifted: fields that are new, or have another type.
+        listed: parts that were listed to their last page; ``exported``: that were read from exports.
     """
 
     applied: Applied = field(default_factory=Applied)
@@ -47,6 +48,8 @@ class Counts:
     missed_by_feed: int = 0
     unusable: int = 0
     drifted: int = 0
+    listed: int = 0
+    exported: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """For the record of the run, between two attempts."""
@@ -64,7 +67,7 @@ class Tally:
 
     Attributes:
         proven: parts that a complete read proved since the sync began.
-        listed: parts that were listed to their last page in this attempt; ``exported``: that were read from exports.
+        listed: parts that were listed to their last page in this attempt.
         looked_at: parts that were searched for changes.
         errors: why a full read of a part proved nothing.
         late: why changes of a part could not be looked for; its proof is as good as before.
@@ -77,7 +80,6 @@ class Tally:
     counts: Counts = field(default_factory=Counts)
     proven: set[Part] = field(default_factory=set)
     listed: set[Part] = field(default_factory=set)
-    exported: set[Part] = field(default_factory=set)
     looked_at: set[Part] = field(default_factory=set)
     errors: dict[Part, SyncError] = field(default_factory=dict)
     late: dict[Part, SyncError] = field(default_factory=dict)
@@ -104,6 +106,14 @@ class Tally:
         for later in (self.waiting, self.late):
             parts |= {part: error for part, error in later.items() if part not in parts}
         return [*parts.values(), *self.others]
+
+    def count(self, part: Part, *, by_list: bool) -> None:
+        """Count a part that was read to its end, by listing or from an export."""
+        if by_list:
+            self.listed.add(part)
+            self.counts.listed += 1
+        else:
+            self.counts.exported += 1
 
     def take(self, part: Part, loaded: Loaded, error: SyncError | None) -> None:
         """Count what became of a full read."""
@@ -187,8 +197,9 @@ def outcome_of(store: Store, tally: Tally, *, written: int, drift: dict[str, Any
                 "partial": ledger.partial,
                 "stale": ledger.stale,
                 "unknown": ledger.unknown,
+                "read_in_full": counts.listed,
+                "read_by_export": counts.exported,
                 **_planned(tally),
-                "read_by_export": len(tally.exported),
                 "exports_under_way": list(tally.under_way),
                 "calls": counts.calls,
             },
@@ -205,10 +216,10 @@ def outcome_of(store: Store, tally: Tally, *, written: int, drift: dict[str, Any
 def _planned(tally: Tally) -> dict[str, Any]:
     """What the attempt planned; of what is listed after an export was refused, the plan counts that came first."""
     first = tally.plans[0] if tally.plans else None
+    skipped = {skip.part for plan in tally.plans for skip in plan.skipped}
     return {
-        "read_in_full": sum(len(plan.full) for plan in tally.plans),
-        "read_by_delta": sum(len(delta.asset_types) for plan in tally.plans for delta in plan.deltas),
-        "not_due": sum(len(plan.skipped) for plan in tally.plans),
+        "read_by_delta": len(tally.looked_at),
+        "not_due": len(skipped - tally.proven),
         "rotation_minutes": None if first is None else round(first.rotation_minutes, 1),
         "proof_age_attainable": None if first is None else first.proof_age_attainable,
     }

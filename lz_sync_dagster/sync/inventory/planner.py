@@ -54,6 +54,7 @@ class Policy:
         quarantine: how long a type that the inventory does not know is left alone.
         search_page: results of a page of a search.
         history_batch: assets of one call for histories.
+        export_every: how often exports prove their parts.
     """
 
     proof_age: timedelta = timedelta(minutes=60)
@@ -64,6 +65,7 @@ class Policy:
     quarantine: timedelta = timedelta(hours=24)
     search_page: int = 500
     history_batch: int = 100
+    export_every: timedelta = timedelta(minutes=30)
 
 
 def policy_of(config: ApiSyncConfig) -> Policy:
@@ -75,6 +77,7 @@ def policy_of(config: ApiSyncConfig) -> Policy:
         overlap=timedelta(minutes=config.delta_overlap_minutes),
         page_size=config.page_size,
         quarantine=timedelta(hours=config.unknown_type_retry_hours),
+        export_every=timedelta(minutes=config.bulk.every_minutes),
     )
 
 
@@ -215,7 +218,7 @@ def plan_reads(
         Quota.BATCH_GET_ASSETS_HISTORY: len(deltas),
     }
     syncs = rotation_syncs([calls[state.part] for state in able], _budget_at_rest(budgets, policy))
-    rotation = policy.cadence * min(syncs, _FOREVER)
+    rotation = max(policy.cadence * min(syncs, _FOREVER), policy.export_every if exported else timedelta(0))
     return ReadPlan(
         full=tuple(sorted(draft.full.values(), key=lambda read: not _tells_project_ids(read.part))),
         deltas=deltas,

@@ -70,6 +70,7 @@ def sync_inventory(
 
     Raises:
         SyncError: nothing could be read, or a transient error asks for another attempt.
+        Cancelled: ``wait`` said that somebody asked to stop while a call waited for its quota.
     """
     config = settings.sync_layers.api_sync
     asked = requests.before(store, run.started_at)

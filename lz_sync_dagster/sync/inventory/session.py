@@ -67,8 +67,7 @@ class Session:
 
     def read_exported(self, part: Part, loader: PartLoader) -> None:
         """Read a part from an export."""
-        if self._read_full(part, loader, by_list=False) is None:
-            self.tally.exported.add(part)
+        self._read_full(part, loader, by_list=False)
 
     def fail(self, parts: Sequence[Part], error: SyncError) -> None:
         """Say of parts why they could not be read."""
@@ -109,8 +108,7 @@ class Session:
         try:
             loader.load(part, loaded)
             error = incomplete(part, loaded)
-            if by_list:
-                self.tally.listed.add(part)
+            self.tally.count(part, by_list=by_list)
         except Exception as raised:
             error = explained(raised, where(part))
         self.tally.take(part, loaded, error)

@@ -70,7 +70,7 @@ def test_a_sync_fails_if_parts_failed_and_nothing_else_came_of_it(tally: Tally, 
     assert tally.is_fruitless is fruitless
 
 
-@given(st.lists(st.integers(0, 9), min_size=10, max_size=10))
+@given(st.lists(st.integers(0, 9), min_size=12, max_size=12))
 def test_what_attempts_did_is_kept_between_them(numbers: list[int]) -> None:
     counts = Counts(Applied(*numbers[:3]), *numbers[3:])
     assert Counts.from_json(counts.to_json()) == counts

@@ -200,7 +200,7 @@ def test_what_exports_prove_is_searched_for_changes_and_costs_nothing_of_the_bud
         assert made.calls[Quota.LIST_ASSETS] == 1
         assert made.modes[huge.part] is Mode.DELTA
         assert [(skip.part, skip.reason) for skip in made.skipped] == [(never.part, "exports prove it")]
-        assert made.proof_age_attainable
+        assert (made.rotation_minutes, made.proof_age_attainable) == (30, True)
 
 
 def test_a_sync_goes_on_even_if_the_oldest_part_alone_exceeds_its_budget() -> None:
@@ -275,9 +275,12 @@ def test_the_policy_and_the_quotas_are_those_of_the_configuration() -> None:
             "delta_overlap_minutes": 1,
             "unknown_type_retry_hours": 2,
             "quotas": {"list_assets": 7},
+            "bulk": {"every_minutes": 45},
         }
     )
-    assert policy_of(config) == Policy(120 * MINUTE, 15 * MINUTE, 0.5, MINUTE, 10, 120 * MINUTE)
+    assert policy_of(config) == Policy(
+        120 * MINUTE, 15 * MINUTE, 0.5, MINUTE, 10, 120 * MINUTE, export_every=45 * MINUTE
+    )
     assert quotas_of(config)[Quota.LIST_ASSETS] == 7
 
 
