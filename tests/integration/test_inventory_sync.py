@@ -67,6 +67,7 @@ def settings(world: World, tmp_path: Path) -> Settings:
         environ={
             "LZ_SYNC_GOOGLE_CLOUD__ASSET_ENDPOINT": world.server.endpoint,
             "LZ_SYNC_SYNC_LAYERS__API_SYNC__SCOPES": f'["{ORGANIZATION}"]',
+            "LZ_SYNC_SYNC_LAYERS__API_SYNC__QUOTAS": '{"list_assets": 100000}',
             "LZ_SYNC_DATA_DIR": str(tmp_path),
         }
     )
