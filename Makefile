@@ -53,7 +53,7 @@ soak: $(STAMP) ## Run the long versions of the randomized tests.
 	SOAK=1 $(BIN)/python -m pytest --override-ini addopts= --import-mode=importlib -m soak -s --timeout 3600 tests/e2e $(ARGS)
 
 bench: $(STAMP) ## Measure against references, and fail if a target is missed.
-	@$(BIN)/python -m bench git $(ARGS)
+	@for name in git inventory queries; do $(BIN)/python -m bench $$name $(ARGS) || exit 1; done
 
 lock: $(STAMP) ## Resolve requirements.lock anew from pyproject.toml.
 	$(BIN)/uv pip compile pyproject.toml --group dev --upgrade --python-version 3.11 --no-annotate --no-header \

@@ -142,13 +142,13 @@ def drift(
             resource=resource,
             words=q,
         )
-        base, is_compared = _base(connection, portal)
+        base, is_compared = both_sides(connection, portal)
         found: dict[str, int | None] = dict.fromkeys((*DriftStatus, "unmanaged"))
         if is_compared:
             counted = terraform_drift.counts(
                 connection, kind=kind, path=path, address=address, resource=resource, words=q
             )
-            unmanaged = sum(terraform_drift.count_unmanaged(connection, _types_of(kind)).values())
+            unmanaged = sum(terraform_drift.count_unmanaged(connection, types_of(kind)).values())
             found = {**{item.value: number for item, number in counted.items()}, "unmanaged": unmanaged}
     return DriftAnswer(
         items=[_item(row) for row in rows[:limit]],
@@ -170,9 +170,9 @@ def unmanaged_resources(
     """Existing resources, of the types that are compared, that no block was found to stand for. As long as blocks of
     the type are unresolved, one of them may: then `note` says so."""
     after = page.read_place(str, str)
-    types = _types_of(kind)
+    types = types_of(kind)
     with portal.store.read() as connection:
-        base, is_compared = _base(connection, portal)
+        base, is_compared = both_sides(connection, portal)
         if not is_compared:
             return UnmanagedAnswer(items=[], counts=None, unread_modules=None, next_cursor=None, **base)
         rows = terraform_drift.unmanaged(connection, types, limit=limit + 1, after=after, project=project, words=q)
@@ -191,7 +191,7 @@ def unmanaged_resources(
     )
 
 
-def _types_of(kind: str | None) -> frozenset[str]:
+def types_of(kind: str | None) -> frozenset[str]:
     """The asset types that a filter by type means."""
     if kind is None:
         return ASSET_TYPES
@@ -199,7 +199,7 @@ def _types_of(kind: str | None) -> frozenset[str]:
     return ASSET_TYPES & {kind if mapping is None else mapping.asset_type}
 
 
-def _base(connection: sa.Connection, portal: Portal) -> tuple[dict[str, Any], bool]:
+def both_sides(connection: sa.Connection, portal: Portal) -> tuple[dict[str, Any], bool]:
     """``as_of``, ``source`` and ``coverage`` of both sides, and whether they were ever compared."""
     now = portal.clock()
     git = layer_status(connection, portal, LayerId.GIT, now)

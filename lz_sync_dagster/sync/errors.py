@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 
 class Reason(StrEnum):
@@ -58,6 +59,17 @@ class SyncError(Exception):
         self.transient = reason in TRANSIENT_REASONS if transient is None else transient
         self.retry_after = retry_after
         super().__init__(f"{where}: {what}; {remedy}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An error travels between processes as it is, whatever its type asks for when it is made."""
+        return (_as_it_was, (type(self), self.args, self.__dict__))
+
+
+def _as_it_was(kind: type[SyncError], args: tuple[Any, ...], attributes: dict[str, Any]) -> SyncError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class LayerBusy(SyncError):

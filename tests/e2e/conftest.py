@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,11 +47,11 @@ with open_store(settings.store_url, migrate=False) as store:
 """
 
 
-@pytest.fixture
-def url(sqlite_store: Store, tmp_path: Path) -> Iterator[str]:
-    """A portal over the same store file, in a process of its own."""
-    config = tmp_path / "config.yaml"
-    config.write_text(f"store: {{url: '{sqlite_store.engine.url}'}}\nlanding_zone: {{name: example/landing-zone}}\n")
+@contextmanager
+def portal_over(store: Store, folder: Path) -> Iterator[str]:
+    """A portal over the same store file, in a process of its own; its address."""
+    config = folder / "config.yaml"
+    config.write_text(f"store: {{url: '{store.engine.url}'}}\nlanding_zone: {{name: example/landing-zone}}\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LZ_SYNC_", "PYTEST_"))}
     root = Path(__file__).parents[2]
     process = subprocess.Popen(
@@ -58,7 +59,7 @@ def url(sqlite_store: Store, tmp_path: Path) -> Iterator[str]:
         stdout=subprocess.PIPE,
         text=True,
         env=environment | {"PYTHONPATH": str(root)},
-        cwd=tmp_path,
+        cwd=folder,
     )
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -70,8 +71,16 @@ def url(sqlite_store: Store, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
+def url(sqlite_store: Store, tmp_path: Path) -> Iterator[str]:
+    """The address of a portal over the test's store."""
+    with portal_over(sqlite_store, tmp_path) as address:
+        yield address
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
     """A page that fails the test if anything goes wrong in it, or if it asks another host. The portal outlives it."""
+    request.getfixturevalue("served" if "served" in request.fixturenames else "url")
     opened = browser.new_page(viewport={"width": 1280, "height": 800})
     wrong: list[str] = []
     opened.on("pageerror", lambda error: wrong.append(str(error)))

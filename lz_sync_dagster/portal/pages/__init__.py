@@ -17,9 +17,9 @@ def mount(app: FastAPI) -> None:
     from nicegui import ui
 
     from lz_sync_dagster.portal import problems
-    from lz_sync_dagster.portal.pages import governance, knowledge, status
+    from lz_sync_dagster.portal.pages import coverage, drift, governance, infrastructure, knowledge, resource, status
 
-    for page in (status, knowledge, governance):
+    for page in (status, infrastructure, resource, coverage, drift, knowledge, governance):
         page.register()
     problems.install(pages_app)
     ui.run_with(

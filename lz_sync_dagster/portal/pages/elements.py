@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,13 +13,21 @@ from nicegui.elements.mixins.text_element import TextElement
 
 from lz_sync_dagster.portal.context import Portal
 from lz_sync_dagster.portal.markdown import GOVERNANCE_PAGE, KNOWLEDGE_PATH
+from lz_sync_dagster.portal.pages.asked import COVERAGE_PAGE, DRIFT_PAGE, INFRASTRUCTURE_PAGE
 from lz_sync_dagster.portal.pages.words import Sign
 
 STYLE = (Path(__file__).parent / "lz_sync.css").read_text(encoding="utf-8")
 _INSTANT = "%Y-%m-%d %H:%M:%S UTC"
 
 #: The pages in the navigation: address, and name.
-PAGES = (("/lz-sync", "Status"), (KNOWLEDGE_PATH, "Knowledge"), (GOVERNANCE_PAGE, "Governance"))
+PAGES = (
+    ("/lz-sync", "Status"),
+    (INFRASTRUCTURE_PAGE, "Infrastructure"),
+    (COVERAGE_PAGE, "Coverage"),
+    (DRIFT_PAGE, "Drift"),
+    (KNOWLEDGE_PATH, "Knowledge"),
+    (GOVERNANCE_PAGE, "Governance"),
+)
 
 
 def text(tag: str, content: str = "", classes: str = "") -> TextElement:
@@ -133,15 +141,25 @@ def section(title: str, *, headed: bool = True) -> ui.element:
 
 
 @contextmanager
-def table(label: str, columns: tuple[str, ...]) -> Iterator[None]:
+def table(
+    label: str, columns: tuple[str, ...], heading: Callable[[ui.element, int], None] | None = None
+) -> Iterator[None]:
     """A table with a head; rows are made in the block. On a narrow screen each row becomes a list with the columns as
-    labels, so every cell carries its own."""
+    labels, so every cell carries its own.
+
+    Args:
+        heading: fills the head of the column with a number; by default it is the column's name.
+    """
     box = ui.element("div").classes("lz-scroll").props('tabindex="0" role="region"')
     box.props["aria-label"] = label
     with box, ui.element("table").classes("lz-table"):
         with ui.element("thead"), ui.element("tr"):
-            for column in columns:
-                text("th", column).props('scope="col"')
+            for number, column in enumerate(columns):
+                if heading is None:
+                    text("th", column).props('scope="col"')
+                    continue
+                with ui.element("th").props('scope="col"') as cell:
+                    heading(cell, number)
         with ui.element("tbody") as body:
             yield
         for row in body.default_slot.children:

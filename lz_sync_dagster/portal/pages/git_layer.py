@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-import anyio.to_thread
 import sqlalchemy as sa
-import structlog
 from nicegui import ui
 
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.portal.answers import layer_status
 from lz_sync_dagster.portal.context import Portal
 from lz_sync_dagster.portal.markdown import blob_of, commit_of, page_of
-from lz_sync_dagster.portal.pages import elements, words
+from lz_sync_dagster.portal.pages import elements, reading, words
 from lz_sync_dagster.portal.pages.elements import Chip, Frame, instant, link, text
 from lz_sync_dagster.sync.models import Status, SyncStatus
 from lz_sync_dagster.sync.store import documents, repository_views
 
-#: How long the store may take to answer before the page says that it does not.
-READ_SECONDS = 5.0
-
 T = TypeVar("T")
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,31 +33,22 @@ class GitLayer:
 
 
 async def read(portal: Portal, frame: Frame, what: Callable[[sa.Connection], T]) -> tuple[GitLayer, T] | None:
-    """Read the store in a worker thread, and say in the frame how old the data is. ``None``: it cannot be read, and the
-    banner says so."""
+    """Read the store, and say in the frame how old the data is. ``None``: it cannot be read, and the banner says so."""
 
-    def from_store() -> tuple[GitLayer, T]:
-        now = portal.clock()
-        with portal.store.read() as connection:
-            layer = GitLayer(
-                now,
-                layer_status(connection, portal, LayerId.GIT, now),
-                repository_views.head(connection),
-                documents.paths(connection),
-            )
-            return layer, what(connection)
+    def ask(connection: sa.Connection, now: datetime) -> tuple[GitLayer, T]:
+        layer = GitLayer(
+            now,
+            layer_status(connection, portal, LayerId.GIT, now),
+            repository_views.head(connection),
+            documents.paths(connection),
+        )
+        return layer, what(connection)
 
-    try:
-        async with asyncio.timeout(READ_SECONDS):
-            layer, found = await anyio.to_thread.run_sync(from_store, abandon_on_cancel=True)
-    except Exception as error:
-        log.warning("page_not_read", error=repr(error))
-        elements.put(frame.updated, "not read")
-        frame.warn("The store cannot be read. Check that the database runs, and load the page again.")
-        return None
-    elements.put(frame.updated, f"Read {layer.now.strftime('%H:%M:%S')} UTC")
-    frame.warn(words.git_notice(layer.status, layer.now), mild=layer.status.status is Status.PARTIAL)
-    return layer, found
+    found = await reading.for_page(portal, frame, ask)
+    if found is not None:
+        layer, _ = found
+        frame.warn(words.git_notice(layer.status, layer.now), mild=layer.status.status is Status.PARTIAL)
+    return found
 
 
 def provenance(portal: Portal, layer: GitLayer) -> None:
@@ -93,11 +77,17 @@ def commit(portal: Portal, sha: str | None) -> None:
 
 def source(portal: Portal, layer: GitLayer, path: str, line: int | None = None) -> None:
     """A file of the landing zone: a link to its page here, else to the repository's web page, else its name."""
+    if path in layer.documents:
+        link(f"{path}:{line}" if line else path, page_of(path), "lz-path")
+    else:
+        place(portal, path, line)
+
+
+def place(portal: Portal, path: str, line: int | None = None) -> None:
+    """A place in a file of the landing zone: a link to the repository's web page, or its name if it has none."""
     name = f"{path}:{line}" if line else path
     home = portal.settings.landing_zone
-    if path in layer.documents:
-        link(name, page_of(path), "lz-path")
-    elif home.page:
+    if home.page:
         link(name, blob_of(home.page, home.branch, path, line), "lz-path", external=True)
     else:
         text("span", name, "lz-path")

@@ -20,6 +20,13 @@ from lz_sync_dagster.layers import LAYERS, Layer
 from lz_sync_dagster.portal.board import EVENTS, Board, Figures
 from lz_sync_dagster.portal.context import Portal, portal_of
 from lz_sync_dagster.portal.pages import elements, words
+from lz_sync_dagster.portal.pages.asked import (
+    COVERAGE_PAGE,
+    ListQuestion,
+    coverage_address,
+    list_address,
+    resource_address,
+)
 from lz_sync_dagster.portal.pages.elements import Chip
 from lz_sync_dagster.portal.pages.elements import hint as _hint
 from lz_sync_dagster.portal.pages.elements import instant as _instant
@@ -37,6 +44,7 @@ from lz_sync_dagster.sync.models import (
     SyncStatus,
 )
 from lz_sync_dagster.sync.store.inbox import DeliveryRecord
+from lz_sync_dagster.sync.store.resource_views import ResourceFilter
 
 PATHS = ("/", "/lz-sync")
 REFRESH_SECONDS = 1.0
@@ -118,6 +126,13 @@ class Kind:
     key: str
     title: str
 
+    @property
+    def address(self) -> str:
+        """The list of what is counted."""
+        types = tuple(sorted(views.KINDS.get(self.key, ())))
+        where = ResourceFilter(asset_types=types) if types else ResourceFilter(has_findings=True)
+        return list_address(ListQuestion(where))
+
 
 KINDS = (
     Kind("projects", "Projects"),
@@ -147,13 +162,17 @@ class FiguresPanel:
 
     def __init__(self) -> None:
         with ui.element("dl").classes("lz-figures"):
-            self._counts = {kind.key: self._figure(kind.title) for kind in KINDS}
+            self._counts = {kind.key: self._figure(kind.title, kind.address) for kind in KINDS}
             self._score = self._figure("Compliance score")
 
     @staticmethod
-    def _figure(title: str) -> tuple[TextElement, TextElement]:
+    def _figure(title: str, address: str | None = None) -> tuple[TextElement, TextElement]:
         with ui.element("div").classes("lz-figure"):
-            _text("dt", title)
+            if address is None:
+                _text("dt", title)
+            else:
+                with ui.element("dt"):
+                    elements.link(title, address)
             return _text("dd", words.UNKNOWN, "lz-value"), _text("dd", "not read yet", "lz-dim")
 
     def show(self, figures: Figures) -> None:
@@ -194,9 +213,11 @@ class ActivityFeed:
         with self._list, ui.element("li").props(f'data-seq="{frame.seq}"') as row:
             Chip(words.EVENT_SIGNS[frame.event_type])
             with ui.element("div").classes("lz-what"):
-                what = _text("p", words.happened(frame))
-                if frame.resource and frame.resource.get("name"):
-                    _hint(what, str(frame.resource["name"]))
+                name = (frame.resource or {}).get("name")
+                if name:
+                    _hint(elements.link(words.happened(frame), resource_address(str(name)), "lz-event"), str(name))
+                else:
+                    _text("p", words.happened(frame))
                 project = (frame.resource or {}).get("project")
                 origin = "found by a snapshot" if frame.data.get("synthetic") else f"layer {frame.layer}"
                 _text("p", f"{project} · {origin}" if project else origin, "lz-dim")
@@ -245,6 +266,7 @@ class CoveragePanel:
         with ui.element("div").classes("lz-line"):
             self._chip = Chip(words.COVERAGE_SIGNS[CoverageStatus.UNKNOWN])
             self._share = _text("span", "nothing read yet")
+            elements.link("part by part", COVERAGE_PAGE)
         self._gaps = ui.element("ul").classes("lz-gaps").props('tabindex="0" aria-label="Gaps"')
 
     def show(self, coverage: Coverage) -> None:
@@ -257,12 +279,14 @@ class CoveragePanel:
         with self._gaps:
             for gap in coverage.gaps[:GAPS_SHOWN]:
                 with ui.element("li"):
-                    _text("p", f"{gap.asset_type} ({gap.content_type}) in {gap.scope}", "lz-strong")
+                    part = (gap.scope, gap.asset_type, gap.content_type)
+                    said = f"{gap.asset_type} ({gap.content_type}) in {gap.scope}"
+                    elements.link(said, coverage_address(part=part), "lz-strong")
                     reason = gap.reason.value.replace("_", " ")
                     _text("p", f"{gap.status}, {reason} since {_instant(gap.since)}: {gap.detail}")
                     _text("p", f"Remedy: {gap.remedy}", "lz-remedy")
             if len(coverage.gaps) > GAPS_SHOWN:
-                _text("li", f"and {len(coverage.gaps) - GAPS_SHOWN:,} more: see /api/v1/coverage")
+                _text("li", f"and {len(coverage.gaps) - GAPS_SHOWN:,} more: see them part by part")
 
 
 class CostChart:

@@ -26,6 +26,7 @@ from lz_sync_dagster.sync.errors import Reason, SyncError
 
 _PORTS = re.compile(r"^(\d+)(?:-(\d+))?$")
 _MISSING = object()
+_NOT_JUDGED = Verdict("", "", "", "", "", Outcome.UNKNOWN, "")
 #: Data that a control has judged, as far as it reads it, is judged once; so many are remembered.
 _REMEMBERED = 4_096
 #: Counted up whenever an unchanged expression may say something else, e.g. with another meaning of a function.
@@ -97,11 +98,12 @@ class Control:
             known = orjson.dumps(read)
         except TypeError:
             return self._judge(name, data, read)
-        if known not in self.remembered:
+        verdict = self.remembered.get(known, _NOT_JUDGED)
+        if verdict is _NOT_JUDGED:
+            verdict = self._judge(name, data, read)
             if len(self.remembered) >= _REMEMBERED:
                 self.remembered.clear()
-            self.remembered[known] = self._judge(name, data, read)
-        verdict = self.remembered[known]
+            self.remembered[known] = verdict
         if verdict is not None and verdict.outcome is Outcome.FAIL:  # it is told by name
             return self._verdict(Outcome.FAIL, self.message.format(name=name, data=data))
         return verdict

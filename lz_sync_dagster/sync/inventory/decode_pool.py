@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 
@@ -23,6 +23,8 @@ from lz_sync_dagster.sync.state.reducer import Part
 
 #: Assets that are decoded in place before a pool is worth its start.
 WORTH_A_POOL = 5_000
+#: More processes would wait for the one that writes; and each holds a page that is decoded.
+MOST_PROCESSES = 3
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +45,7 @@ class DecodePool:
 
     def __init__(self, evaluate: Evaluator, *, processes: int | None = None, worth_a_pool: int = WORTH_A_POOL) -> None:
         self._decoder = Decoder(evaluate)
-        self._processes = max((os.cpu_count() or 1) - 1, 0) if processes is None else processes
+        self._processes = min((os.cpu_count() or 1) - 1, MOST_PROCESSES) if processes is None else processes
         self._left_in_place = worth_a_pool
         self._pool: ProcessPoolExecutor | None = None
 
@@ -78,7 +80,7 @@ class DecodePool:
     def _result(self, future: Future[Decoded], batch: Batch) -> Decoded:
         try:
             return future.result()
-        except (BrokenProcessPool, OSError, AssertionError) as error:
+        except (BrokenProcessPool, CancelledError, OSError, AssertionError) as error:
             return self._in_place(batch, error)()
 
     def _in_place(self, batch: Batch, error: Exception) -> Pending:

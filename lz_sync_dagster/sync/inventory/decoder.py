@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from lz_sync_dagster.sync.compliance.verdict import Evaluator, Verdict
 from lz_sync_dagster.sync.inventory import exported, wire
-from lz_sync_dagster.sync.inventory.structs import StructDecoder, struct_dict
+from lz_sync_dagster.sync.inventory.structs import StructDecoder
 from lz_sync_dagster.sync.state.observation import (
     ContentType,
     InvalidAsset,
@@ -47,6 +47,12 @@ class Decoded:
     observations: list[Observation] = field(default_factory=list)
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
     unusable: list[Unusable] = field(default_factory=list)
+
+    def add(self, other: Decoded) -> None:
+        """Take another batch in."""
+        self.observations += other.observations
+        self.verdicts |= other.verdicts
+        self.unusable += other.unusable
 
 
 class Decoder:
@@ -184,23 +190,3 @@ def observe_relations(part: Part, read_ns: int, relations: dict[str, dict[str, A
             found.observations.append(observation)
             found.verdicts[name] = []
     return found
-
-
-def asset_body(asset: Any, content_type: str) -> dict[str, Any]:
-    """A whole ``Asset`` protobuf message in Cloud Asset's JSON form, not redacted: the parts that an observation
-    needs."""
-    body: dict[str, Any] = {
-        "name": asset.name,
-        "assetType": asset.asset_type,
-        "ancestors": list(asset.ancestors),
-    }
-    if asset.HasField("update_time"):
-        moment = asset.update_time
-        body["updateTime"] = format_ns(moment.seconds * 1_000_000_000 + moment.nanos)
-    if content_type == ContentType.RESOURCE:
-        body["resource"] = {"location": asset.resource.location, "data": struct_dict(asset.resource.data)}
-    elif content_type == ContentType.IAM_POLICY:
-        body["iamPolicy"] = MessageToDict(asset.iam_policy)
-    else:
-        body["orgPolicy"] = [MessageToDict(policy) for policy in asset.org_policy]
-    return body

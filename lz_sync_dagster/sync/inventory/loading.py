@@ -7,9 +7,9 @@ the next page is on its way. What a page cannot give becomes a dead letter, and 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -23,7 +23,7 @@ from lz_sync_dagster.sync.inventory.delta import DeltaResult
 from lz_sync_dagster.sync.inventory.letters import dead_letter, refusal
 from lz_sync_dagster.sync.inventory.reader import Page
 from lz_sync_dagster.sync.state.fields import fields_of
-from lz_sync_dagster.sync.state.observation import ContentType, JsonData, Observation
+from lz_sync_dagster.sync.state.observation import ContentType, JsonData, Observation, scope_of
 from lz_sync_dagster.sync.state.reducer import Breaker, Part
 from lz_sync_dagster.sync.store import Store, assets, breakers, data_fields, dead_letters, reads
 from lz_sync_dagster.sync.store.assets import Applied
@@ -34,10 +34,11 @@ from lz_sync_dagster.sync.timing import Clock
 
 #: More assets of one page than this are not odd assets: then the part fails.
 _MAX_REFUSED = 20
-#: Assets that one transaction takes in: the feed waits no longer than it lasts.
-_AT_ONCE = 1_000
+#: Assets that one transaction takes in: the feed waits no longer than it lasts. A baseline writes into all of the
+#: store's indexes, so that larger transactions write far fewer pages.
+_AT_ONCE, _AT_ONCE_IN_A_BASELINE = 1_000, 5_000
 #: Assets of a baseline whose fields are noted; later every changed one's are.
-_SAMPLE = 500
+_SAMPLE = 100
 _FIELDS_LOCK = "data_fields"
 
 
@@ -80,6 +81,8 @@ class PartLoader:
     Args:
         evaluate: judges content that is decoded here.
         breaker: when a loss is too large to believe.
+        scopes: all that are read. Where one lies within another, an asset belongs to the nearest one, whichever shows
+            it.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class PartLoader:
         breaker: Breaker,
         *,
         clock: Clock,
+        scopes: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._reader = reader
@@ -98,7 +102,10 @@ class PartLoader:
         self._evaluate = evaluate
         self._breaker = breaker
         self._clock = clock
+        self._scopes = tuple(dict.fromkeys(scopes))
+        self._within: dict[str, list[str]] = {}
         self._fields = FieldCache()
+        self._held = Decoded()
 
     def load(self, part: Part, loaded: Loaded) -> None:
         """Read a part to its end and conclude what that proves.
@@ -109,6 +116,7 @@ class PartLoader:
         Raises:
             SyncError: the read did not reach its end; what it saw is in the store, and proves no absence.
         """
+        self._held = Decoded()
         base, names = self._begin(part), set[str]()
         loaded.baseline = base.baseline
         relations: dict[str, dict[str, object]] = {}
@@ -153,15 +161,35 @@ class PartLoader:
         return loaded
 
     def _begin(self, part: Part) -> Base:
+        scope = part[0]
         with self._store.read() as connection:
-            return reads.base_of(connection, part)
+            if len(self._scopes) > 1 and scope not in self._within:
+                self._within[scope] = reads.scopes_within(connection, scope, self._scopes)
+            return reads.base_of(connection, part, within=self._within.get(scope, ()))
+
+    def _owned(self, observation: Observation) -> Observation:
+        """An observation with the scope that it belongs to."""
+        if len(self._scopes) < 2 or not observation.ancestors:
+            return observation
+        owner = scope_of(observation.ancestors, self._scopes)
+        return observation if owner == observation.scope else replace(observation, scope=owner)
 
     def _drain(
         self, part: Part, waiting: deque[tuple[Pending, int]], loaded: Loaded, names: set[str], *, down_to: int
     ) -> None:
+        """Take in what was decoded, until no more than ``down_to`` batches wait."""
         while len(waiting) > down_to:
             pending, _ = waiting.popleft()
-            self._take(part, pending(), loaded, names)
+            decoded = pending()
+            if loaded.baseline:
+                self._held.add(decoded)
+                if len(self._held.observations) < _AT_ONCE_IN_A_BASELINE:
+                    continue
+                decoded, self._held = self._held, Decoded()
+            self._take(part, decoded, loaded, names)
+        if down_to == 0 and (self._held.observations or self._held.unusable):
+            held, self._held = self._held, Decoded()
+            self._take(part, held, loaded, names)
 
     def _take(self, part: Part, decoded: Decoded, loaded: Loaded, names: set[str]) -> None:
         names.update(observation.name for observation in decoded.observations)
@@ -171,8 +199,12 @@ class PartLoader:
     def _take_observations(
         self, observations: list[Observation], decoded: Decoded, loaded: Loaded, letters: list[DeadLetter]
     ) -> None:
-        for start in range(0, len(observations), _AT_ONCE):
-            batch = observations[start : start + _AT_ONCE]
+        observations = [self._owned(observation) for observation in observations]
+        at_once = _AT_ONCE_IN_A_BASELINE if loaded.baseline else _AT_ONCE
+        if loaded.baseline:
+            observations.sort(key=lambda observation: observation.name)
+        for start in range(0, len(observations), at_once):
+            batch = observations[start : start + at_once]
             applied, refused = self._apply(batch, decoded, announce=not loaded.baseline)
             loaded.applied += applied
             letters += [refusal(observation, error) for observation, error in refused]
@@ -220,9 +252,11 @@ class PartLoader:
     ) -> tuple[Applied, list[tuple[Observation, Exception]]]:
         """Take observations into the state; those that the store refuses are found by halving."""
 
-        def judged(asset_type: str, content_type: str, name: str, data: object) -> list[Verdict]:
-            known = decoded.verdicts.get(name)
-            return self._evaluate(asset_type, content_type, name, data) if known is None else known  # type: ignore[arg-type]
+        observed = {observation.name: observation.data for observation in batch}
+
+        def judged(asset_type: str, content_type: str, name: str, data: Mapping[str, Any]) -> list[Verdict]:
+            known = decoded.verdicts.get(name) if observed.get(name) is data else None
+            return self._evaluate(asset_type, content_type, name, data) if known is None else known
 
         applied = Applied()
         refused: list[tuple[Observation, Exception]] = []
@@ -300,13 +334,13 @@ def where(part: Part) -> str:
 
 def _unknown(page: Page, base: Base) -> list[tuple[bytes, bytes]]:
     """The assets whose bytes are not those of a row, with their fingerprints."""
-    seen, fingerprint = base.seen, wire.fingerprint
+    seen, elsewhere, fingerprint = base.seen, base.elsewhere, wire.fingerprint
     new: list[tuple[bytes, bytes]] = []
     for body in page.bodies:
         known = fingerprint(body)
         if known in seen:
             seen[known] = True
-        else:
+        elif known not in elsewhere:
             new.append((known, body))
     return new
 

@@ -80,12 +80,22 @@ class AssetReader:
 
     Args:
         permit: asked before each call.
+        refused: told of a call that was refused for its quota, with the wait (seconds) that was asked for, if any.
     """
 
-    def __init__(self, client: Any, *, page_size: int, timeout_seconds: float, permit: Permit = lambda _: True) -> None:
+    def __init__(
+        self,
+        client: Any,
+        *,
+        page_size: int,
+        timeout_seconds: float,
+        permit: Permit = lambda _: True,
+        refused: Callable[[float | None], None] = lambda _: None,
+    ) -> None:
         self._page_size = page_size
         self._timeout = timeout_seconds
         self._permit = permit
+        self._refused = refused
         self._list_assets = client.transport.grpc_channel.unary_unary(
             _LIST_ASSETS, request_serializer=bytes, response_deserializer=bytes
         )
@@ -155,7 +165,10 @@ class AssetReader:
             return wire.Page.FromString(asked.result())
         except grpc.RpcError as error:
             raised = google.from_grpc_error(error)  # type: ignore[no-untyped-call]
-            raise classify(raised, scope=part[0], asset_type=part[1], content_type=part[2]) from raised
+            classified = classify(raised, scope=part[0], asset_type=part[1], content_type=part[2])
+            if classified.reason is Reason.QUOTA:
+                self._refused(classified.retry_after)
+            raise classified from raised
 
 
 def _read_ns(part: Part, read_time: bytes) -> int:

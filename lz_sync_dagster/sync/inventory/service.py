@@ -160,13 +160,14 @@ def _reading(
     ):
 
         def loader(reader: PartReader) -> PartLoader:
-            return PartLoader(store, reader, pool, evaluate, breaker, clock=clock)
+            return PartLoader(store, reader, pool, evaluate, breaker, clock=clock, scopes=config.scopes)
 
         reader = AssetReader(
             client,
             page_size=config.page_size,
             timeout_seconds=config.call_timeout_seconds,
             permit=allowance.permit(Quota.LIST_ASSETS),
+            refused=lambda wait_for: allowance.throttled(Quota.LIST_ASSETS, wait_for),
         )
         session = Session(store, config, client, loader(reader), allowance, tally, clock)
         until = clock() + timedelta(minutes=config.frequency_minutes)

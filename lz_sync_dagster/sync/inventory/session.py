@@ -25,7 +25,7 @@ from lz_sync_dagster.sync.state.reducer import Part
 from lz_sync_dagster.sync.store import Store, coverage, part_reads
 from lz_sync_dagster.sync.store.coverage import CoverageMark
 from lz_sync_dagster.sync.store.part_reads import KnownVersion
-from lz_sync_dagster.sync.store.quota import Allowance, Cancelled, Quota
+from lz_sync_dagster.sync.store.quota import Allowance, Cancelled
 from lz_sync_dagster.sync.store.schema import coverage as coverage_table
 from lz_sync_dagster.sync.timing import Clock
 
@@ -59,7 +59,7 @@ class Session:
         for done, full in enumerate(plan.full):
             scope, asset_type, content_type = full.part
             progress(f"reading {asset_type} {content_type.lower()} in {scope}", len(plan.deltas) + done, total)
-            error = self._read_listed(full.part)
+            error = self._read_full(full.part, self.loader, by_list=True)
             if error is not None and error.reason is Reason.QUOTA:
                 self._leave_unread([left.part for left in plan.full[done + 1 :]], error)
                 break
@@ -96,12 +96,6 @@ class Session:
             elif why is not None:
                 what = f"{what} ({why})"
             self.tally.waiting[part] = SyncError(what, where=where(part), remedy=remedy, reason=reason, transient=False)
-
-    def _read_listed(self, part: Part) -> SyncError | None:
-        error = self._read_full(part, self.loader, by_list=True)
-        if error is not None and error.reason is Reason.QUOTA:
-            self.allowance.throttled(Quota.LIST_ASSETS, error.retry_after)
-        return error
 
     def _read_full(self, part: Part, loader: PartLoader, *, by_list: bool) -> SyncError | None:
         loaded = Loaded()

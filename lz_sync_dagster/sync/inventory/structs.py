@@ -23,6 +23,9 @@ _REMEMBERED, _LARGEST = 60_000, 500
 _NUMBER, _TEXT, _STRUCT, _LIST = 0x11, 0x1A, 0x2A, 0x32
 _PLAIN_VALUES: dict[bytes, Any] = {b"": None, b"\x08\x00": None, b"\x20\x00": False, b"\x20\x01": True}
 
+#: Fields whose text decides whether a field beside them is a secret (`redaction.stands_alone`).
+_DECIDE_ON_OTHERS = frozenset({"name", "key", "kind"})
+
 #: Key, redacted value, and the paths in the value (\"\": itself) where something was removed.
 _Field = tuple[str, Any, tuple[str, ...]]
 
@@ -58,6 +61,8 @@ class StructDecoder:
                 known = self._field(entry)
             data[known[0]] = known[1]
             if known[2]:
+                if known[0] in _DECIDE_ON_OTHERS and "" in known[2]:
+                    raise _AsAWhole  # its raw text decides on the fields beside it
                 paths += tuple(f"{known[0]}.{path}" if path else known[0] for path in known[2])
         if not stands_alone(data):
             raise _AsAWhole
@@ -65,6 +70,8 @@ class StructDecoder:
 
     def _field(self, entry: bytes) -> _Field:
         parsed = wire.Entry.FromString(entry)
+        if parsed.ByteSize() != len(entry):  # not one key and one value: protobuf would merge the values
+            raise _AsAWhole
         key: str = parsed.key
         try:
             if not is_plain(key):
@@ -112,8 +119,8 @@ class StructDecoder:
         paths: tuple[str, ...] = ()
         for index, item in enumerate(wire.Items.FromString(body).items):
             value, below = self._value(item)
-            if isinstance(value, str) and value.startswith("-"):  # a command line: what follows may be a secret
-                raise _AsAWhole
+            if isinstance(value, str) and (value.startswith("-") or "" in below):
+                raise _AsAWhole  # it may be a command line, in which the raw text decides on what follows
             items.append(value)
             if below:
                 paths += tuple(f"{index}.{path}" if path else str(index) for path in below)

@@ -24,6 +24,10 @@ class ContentType(StrEnum):
     RELATIONSHIP = "RELATIONSHIP"
 
 
+#: The plain text of a member of a `StrEnum`: what ``.value`` is, several times faster.
+plain = str.__str__
+
+
 class Source(StrEnum):
     """Who said it."""
 

@@ -1,8 +1,7 @@
 """How observations become state. Pure, deterministic, and the same in any order.
 
 What is kept of an asset are two maxima: its newest observation, and the newest instant at which anybody saw it. What
-    is kept of a
-scope × type × content are the two newest complete reads. Whether an asset exists follows from these three, so any
+is kept of a scope × type × content are its newest complete reads. Whether an asset exists follows from these, so any
 order, repetition or batching of the same observations ends in the same state. `Knowledge` is that definition, in
 memory; the store keeps the same facts in tables (`sync/store/assets.py`) and is tested against it.
 """
@@ -14,6 +13,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lz_sync_dagster.sync.state.observation import Observation
+
+#: Complete reads that are kept of a part. Two prove an absence; the others date it.
+KEPT_READS = 10
 
 #: (full resource name, content type)
 Key = tuple[str, str]
@@ -64,21 +66,42 @@ def change_of(known: Known | None, observation: Observation) -> Change | None:
     return Change.NONE if known.order[3] == observation.digest else Change.UPDATED
 
 
-def is_gone(*, update_ns: int, seen_ns: int, reads: tuple[int, ...]) -> bool:
-    """Whether two complete reads in a row, both after an asset's last version and last sighting, lack it.
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What complete reads say of absence.
 
-    Args:
-        update_ns: the asset's last known change.
-        seen_ns: the newest instant at which a snapshot or the feed saw it.
-        reads: read times of the newest complete reads of its scope × type × content.
+    Attributes:
+        reads: read times of a part's newest complete reads, newest first.
+        others: the read time up to which every other scope was read completely, too; ``None`` if there is no other one.
+            An asset that a scope lacks may have moved into another one, which shows it as soon as it is read.
     """
-    last = max(update_ns, seen_ns)
-    return sum(read > last for read in reads) >= 2
+
+    reads: tuple[int, ...] = ()
+    others: int | None = None
+
+    def absence(self, *, update_ns: int, seen_ns: int, absent_ns: int | None = None) -> tuple[int | None, bool]:
+        """The earliest read that lacks an asset (``None``: none does), and whether the asset is gone: two complete
+        reads in a row, both after its last version and last sighting, lack it, and the other scopes were read since.
+
+        Args:
+            update_ns: the asset's last known change.
+            seen_ns: the newest instant at which a snapshot or the feed saw it.
+            absent_ns: the earliest read that lacks it, if that is known.
+        """
+        lacking = [read for read in self.reads if read > max(update_ns, seen_ns)]
+        if not lacking:
+            return None, False
+        first = min(lacking) if absent_ns is None else min(absent_ns, *lacking)
+        return first, len(lacking) >= 2 and (self.others is None or self.others > first)
+
+    def with_read(self, read_ns: int) -> Ledger:
+        """The ledger with one more complete read of the part."""
+        return replace(self, reads=newest_reads(self.reads, read_ns))
 
 
 def newest_reads(reads: tuple[int, ...], read_ns: int) -> tuple[int, ...]:
-    """Add a complete read to a ledger that keeps the newest two."""
-    return tuple(sorted({*reads, read_ns}, reverse=True)[:2])
+    """Add a complete read to those that are kept."""
+    return tuple(sorted({*reads, read_ns}, reverse=True)[:KEPT_READS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +148,16 @@ class Knowledge:
         """The newest observation of every asset that exists."""
         return {key: entry.newest for key, entry in self._iterate()}
 
+    def _ledger(self, part: Part) -> Ledger:
+        others = [
+            reads[0] for other, reads in self._reads.items() if other[1:] == part[1:] and other[0] != part[0] and reads
+        ]
+        return Ledger(self._reads.get(part, ()), min(others, default=None))
+
     def _iterate(self) -> Iterator[tuple[Key, _Entry]]:
         for key, entry in self._entries.items():
             newest = entry.newest
-            part = (newest.scope, newest.asset_type, newest.content_type.value)
-            reads = self._reads.get(part, ())
-            if not newest.deleted and not is_gone(update_ns=newest.update_ns, seen_ns=entry.seen_ns, reads=reads):
+            ledger = self._ledger((newest.scope, newest.asset_type, newest.content_type.value))
+            _, gone = ledger.absence(update_ns=newest.update_ns, seen_ns=entry.seen_ns)
+            if not newest.deleted and not gone:
                 yield key, entry

@@ -18,14 +18,14 @@ import sqlalchemy as sa
 
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.compliance.verdict import Evaluator, Outcome
-from lz_sync_dagster.sync.models import EventType
-from lz_sync_dagster.sync.state.observation import Observation, Source
-from lz_sync_dagster.sync.state.reducer import Change, Known, Part, change_of, is_gone
+from lz_sync_dagster.sync.models import CoverageStatus, EventType
+from lz_sync_dagster.sync.state.observation import Observation, Source, plain
+from lz_sync_dagster.sync.state.reducer import KEPT_READS, Change, Known, Ledger, Part, change_of
 from lz_sync_dagster.sync.store import event_log, feed_freshness, findings
 from lz_sync_dagster.sync.store.engine import insert_many
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.findings import FindingChange, Judged
-from lz_sync_dagster.sync.store.schema import resource_contents, resource_versions, resources, snapshots
+from lz_sync_dagster.sync.store.schema import coverage, resource_contents, resource_versions, resources, snapshots
 from lz_sync_dagster.sync.timing import format_ns, from_ns
 
 #: The lock that every writer of this module's tables holds: `Store.write(exclusive=LOCK)`.
@@ -103,8 +103,9 @@ class _Step:
             at = self.absent_ns
         elif self.row is None:
             return at
-        elif self.row.deleted and not self.observation.deleted and at <= self.row.valid_from_ns:
-            at = self.observation.observed_ns
+        elif not self.observation.deleted and at <= self.row.valid_from_ns:
+            # It came back, or moved, and its own clock does not tell when: it is so since it was seen so.
+            at = self.seen_ns
         return at if self.row is None else max(at, self.row.valid_from_ns)
 
 
@@ -138,7 +139,7 @@ def _rounds(observations: Sequence[Observation]) -> Iterable[list[Observation]]:
     rounds: list[list[Observation]] = []
     seen: dict[tuple[str, str], int] = defaultdict(int)
     for observation in observations:
-        key = (observation.name, observation.content_type.value)
+        key = (observation.name, plain(observation.content_type))
         index = seen[key]
         seen[key] += 1
         if index == len(rounds):
@@ -164,7 +165,7 @@ def _apply_round(
     told_anew: list[Observation] = []
     unchanged = 0
     for observation in batch:
-        row = rows.get((observation.name, observation.content_type.value))
+        row = rows.get((observation.name, plain(observation.content_type)))
         step = _step(observation, row, ledgers)
         if step is None:
             unchanged += 1
@@ -199,11 +200,12 @@ def _apply_round(
         if row is not None and not step.moves_content:
             touches.append(_touch(step, projects, written))
             continue
-        values = _values(step, projects, now) | {"written": written, "content_id": content_ids[_key(step)]}
+        values = _values(step, projects, now)
+        values["written"], values["content_id"] = written, content_ids[_key(step)]
         if not values["deleted"]:
             content = {} if observation.data is None else observation.data
             verdicts = tuple(
-                evaluate(observation.asset_type, observation.content_type.value, observation.name, content)
+                evaluate(observation.asset_type, plain(observation.content_type), observation.name, content)
             )
             values |= tally([verdict.outcome for verdict in verdicts])
             judged.append(_judged(observation, values, verdicts, is_new=row is None))
@@ -220,9 +222,8 @@ def _apply_round(
         update(connection, updates)
     for same in _by_columns(touches):
         update(connection, same)
-    for change in findings.record(connection, judged, now=now):
-        if announce:
-            events.append(finding_event(change, layer, now))
+    changes = findings.record(connection, judged, now=now, tell=announce)
+    events += [finding_event(change, layer, now) for change in changes]
     last_seq = event_log.append(connection, events, recorded_at=now)
     if announce:
         feed_freshness.record_missed(connection, _found(steps), found_at=now)
@@ -245,26 +246,26 @@ def _found(steps: Iterable[_Step]) -> Iterable[tuple[str, int]]:
     )
 
 
-def _step(observation: Observation, row: sa.Row[Any] | None, ledgers: Mapping[Part, tuple[int, ...]]) -> _Step | None:
+def _step(observation: Observation, row: sa.Row[Any] | None, ledgers: Mapping[Part, Ledger]) -> _Step | None:
     """What an observation does to a row; ``None`` if nothing has to be written."""
     if row is None:
-        reads = ledgers[_part(observation)]
+        ledger = ledgers[_part(observation)]
         seen_ns = -1 if observation.deleted else observation.observed_ns
-        absent_ns, gone = absence(observation.update_ns, seen_ns, reads)
+        absent_ns, gone = ledger.absence(update_ns=observation.update_ns, seen_ns=seen_ns)
         if observation.deleted:
             absent_ns, gone = None, False
         change = change_of(None, observation) or Change.NONE
         return _Step(observation, None, Change.NONE if gone else change, gone, absent_ns, seen_ns)
 
-    reads = ledgers[part_of_row(row)]
+    ledger = ledgers[part_of_row(row)]
     removed_by_absence = row.deleted and row.absent_ns is not None
-    seen_ns, observed_ns = effective(row, reads)
+    seen_ns, observed_ns = effective(row, ledger)
     order = (row.update_ns, observed_ns, row.deleted and not removed_by_absence, row.digest)
     news = change_of(Known(order, row.resource_id, not row.deleted), observation)
     if news is None:
         if observation.deleted or observation.observed_ns <= seen_ns or order[2]:
             return None
-        absent_ns, gone = absence(row.update_ns, observation.observed_ns, reads)
+        absent_ns, gone = ledger.absence(update_ns=row.update_ns, seen_ns=observation.observed_ns)
         revived = Change.CREATED if row.deleted and not gone else Change.NONE
         known = replace(observation, update_ns=row.update_ns, observed_ns=observed_ns, digest=row.digest)
         return _Step(known, row, revived, gone, absent_ns, observation.observed_ns, sighting=True)
@@ -273,19 +274,30 @@ def _step(observation: Observation, row: sa.Row[Any] | None, ledgers: Mapping[Pa
     if observation.deleted:
         return _Step(observation, row, news, False, None, seen_ns)
     seen_ns = max(seen_ns, observation.observed_ns)
-    absent_ns, gone = absence(observation.update_ns, seen_ns, ledgers[_part(observation)])
+    absent_ns, gone = ledgers[_part(observation)].absence(update_ns=observation.update_ns, seen_ns=seen_ns)
     if gone:
         news = Change.NONE if row.deleted else Change.DELETED
+    elif news is Change.NONE and _moves(observation, row):
+        news = Change.UPDATED
     return _Step(observation, row, news, gone, absent_ns, seen_ns)
 
 
-def effective(row: sa.Row[Any], reads: tuple[int, ...]) -> tuple[int, int]:
+def _moves(observation: Observation, row: sa.Row[Any]) -> bool:
+    """Whether an asset that is there is in another place now: below other ancestors, in another scope."""
+    return (
+        not row.deleted
+        and bool(observation.ancestors)
+        and (list(observation.ancestors) != row.ancestors or _part(observation) != part_of_row(row))
+    )
+
+
+def effective(row: sa.Row[Any], ledger: Ledger) -> tuple[int, int]:
     """When a row was last seen, and when its content was: a row that is there, not marked absent and not written
     since, was in the newest complete read with the content that it has.
     """
-    if row.deleted or row.absent_ns is not None or not reads or row.seen_ns >= reads[0]:
+    if row.deleted or row.absent_ns is not None or not ledger.reads or row.seen_ns >= ledger.reads[0]:
         return row.seen_ns, row.observed_ns
-    return reads[0], max(row.observed_ns, reads[0])
+    return ledger.reads[0], max(row.observed_ns, ledger.reads[0])
 
 
 def _is_confirmed_by(observation: Observation, row: sa.Row[Any]) -> bool:
@@ -299,15 +311,8 @@ def _is_confirmed_by(observation: Observation, row: sa.Row[Any]) -> bool:
     )
 
 
-def absence(update_ns: int, seen_ns: int, reads: tuple[int, ...]) -> tuple[int | None, bool]:
-    """The earliest complete read that lacks an asset, and whether it is gone."""
-    later = [read for read in reads if read > max(update_ns, seen_ns)]
-    gone = is_gone(update_ns=update_ns, seen_ns=seen_ns, reads=reads)
-    return (min(later) if later else None), gone
-
-
 def _part(observation: Observation) -> Part:
-    return (observation.scope, observation.asset_type, observation.content_type.value)
+    return (observation.scope, observation.asset_type, plain(observation.content_type))
 
 
 def part_of_row(row: sa.Row[Any]) -> Part:
@@ -315,7 +320,7 @@ def part_of_row(row: sa.Row[Any]) -> Part:
 
 
 def _key(step: _Step) -> tuple[str, str]:
-    return (step.observation.name, step.observation.content_type.value)
+    return (step.observation.name, plain(step.observation.content_type))
 
 
 def _is_told_anew(observation: Observation, row: sa.Row[Any]) -> bool:
@@ -334,7 +339,7 @@ def _remember_bytes(connection: sa.Connection, observations: list[Observation]) 
         update(
             connection,
             [
-                {"b_name": item.name, "b_content_type": item.content_type.value, "b_fingerprint": item.fingerprint}
+                {"b_name": item.name, "b_content_type": plain(item.content_type), "b_fingerprint": item.fingerprint}
                 for item in observations
             ],
         )
@@ -358,7 +363,7 @@ def _keep_contents(connection: sa.Connection, steps: list[_Step]) -> dict[tuple[
 
 def _current(connection: sa.Connection, batch: list[Observation]) -> dict[tuple[str, str], sa.Row[Any]]:
     rows: dict[tuple[str, str], sa.Row[Any]] = {}
-    for content_type, names in _names_by_content((item.name, item.content_type.value) for item in batch).items():
+    for content_type, names in _names_by_content((item.name, plain(item.content_type)) for item in batch).items():
         query = sa.select(resources).where(resources.c.content_type == content_type, resources.c.name.in_(names))
         for row in connection.execute(query):
             rows[row.name, row.content_type] = row
@@ -400,12 +405,13 @@ def keep_versions(connection: sa.Connection, ended: Sequence[tuple[sa.Row[Any], 
         )
 
 
-def _ledgers(connection: sa.Connection, parts: Iterable[Part]) -> dict[Part, tuple[int, ...]]:
-    return {part: ledger(connection, part) for part in parts}
+def _ledgers(connection: sa.Connection, parts: Iterable[Part]) -> dict[Part, Ledger]:
+    return {part: ledger_of(connection, part) for part in parts}
 
 
-def ledger(connection: sa.Connection, part: Part) -> tuple[int, ...]:
-    """Read times of the two newest complete reads of a part, newest first."""
+def ledger_of(connection: sa.Connection, part: Part) -> Ledger:
+    """What complete reads say of a part, and of the same type and content in the other scopes that are read
+    completely."""
     scope, asset_type, content_type = part
     query = (
         sa.select(snapshots.c.read_ns)
@@ -417,9 +423,15 @@ def ledger(connection: sa.Connection, part: Part) -> tuple[int, ...]:
         )
         .distinct()
         .order_by(snapshots.c.read_ns.desc())
-        .limit(2)
+        .limit(KEPT_READS)
     )
-    return tuple(connection.execute(query).scalars())
+    others = sa.select(sa.func.min(coverage.c.complete_read_ns)).where(
+        coverage.c.scope != scope,
+        coverage.c.asset_type == asset_type,
+        coverage.c.content_type == content_type,
+        coverage.c.status == CoverageStatus.COMPLETE.value,
+    )
+    return Ledger(tuple(connection.execute(query).scalars()), connection.scalar(others))
 
 
 def _project_ids(connection: sa.Connection, steps: list[_Step]) -> dict[str, str]:
@@ -450,6 +462,8 @@ def _project_ids(connection: sa.Connection, steps: list[_Step]) -> dict[str, str
 
 
 def _project_in_name(observation: Observation) -> str | None:
+    if "/projects/" not in observation.name:
+        return None
     parts = observation.name.split("/")
     if "projects" in parts[3:-1]:
         identifier = parts[parts.index("projects", 3) + 1]
@@ -482,7 +496,7 @@ def _values(step: _Step, projects: Mapping[str, str], now: datetime) -> dict[str
         resource_id = row.resource_id
     return {
         "name": observation.name,
-        "content_type": observation.content_type.value,
+        "content_type": plain(observation.content_type),
         "asset_type": observation.asset_type,
         "scope": observation.scope if row is None or observation.scope != "unscoped" else row.scope,
         "project": _project(observation, projects) or (row.project if row is not None else None),
@@ -495,7 +509,7 @@ def _values(step: _Step, projects: Mapping[str, str], now: datetime) -> dict[str
         "seen_ns": step.seen_ns,
         "absent_ns": step.absent_ns,
         "digest": observation.digest,
-        "source": observation.source.value,
+        "source": plain(observation.source),
         "version": 1 if row is None else row.version + 1,
         "ancestors": list(observation.ancestors),
         "valid_from_ns": step.valid_from_ns,
@@ -530,7 +544,7 @@ def _touch(step: _Step, projects: Mapping[str, str], written: int) -> dict[str, 
         }
     return place | {
         "b_name": observation.name,
-        "b_content_type": observation.content_type.value,
+        "b_content_type": plain(observation.content_type),
         "b_deleted": observation.deleted or step.gone,
         "b_update_ns": observation.update_ns,
         "b_observed_ns": observation.observed_ns,
@@ -574,7 +588,7 @@ def _judged(
 ) -> Judged:
     return Judged(
         resource=observation.name,
-        content_type=observation.content_type.value,
+        content_type=plain(observation.content_type),
         asset_type=observation.asset_type,
         project=values["project"],
         verdicts=verdicts,
@@ -592,13 +606,15 @@ def _event(step: _Step, values: Mapping[str, Any], layer: LayerId, old: Any) -> 
     data: dict[str, Any] = {
         "change": step.change.value,
         "version": values["version"],
-        "source": observation.source.value,
+        "source": plain(observation.source),
         "observed_at": format_ns(observation.observed_ns),
     }
     if step.change is Change.UPDATED and isinstance(old, Mapping) and observation.data is not None:
         data["changed_fields"] = sorted(
             key for key in {*old, *observation.data} if old.get(key) != observation.data.get(key)
         )
+        if step.row is not None and observation.ancestors and list(observation.ancestors) != step.row.ancestors:
+            data["moved_from"] = step.row.ancestors
     if step.change is Change.RECREATED and step.row is not None:
         data["previous_id"] = step.row.resource_id
     return NewEvent(

@@ -151,6 +151,13 @@ def ledger_at(
     return [rows[part] for part in sorted(rows)]
 
 
+def known_since(connection: sa.Connection) -> datetime | None:
+    """The earliest instant that the ledger's history speaks of: of what was before, nothing is known. ``None``: it
+    speaks of none."""
+    since: datetime | None = connection.scalar(sa.select(sa.func.min(coverage_history.c.since)))
+    return since
+
+
 def _known_at(span: sa.Row[tuple[object, ...]], instant_ns: int, ttl: timedelta) -> LedgerRow:
     part = (span.scope, span.asset_type, span.content_type)
     status = CoverageStatus(span.status)

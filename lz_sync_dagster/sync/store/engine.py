@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ _CACHE_KB = 32 * 1024
 
 
 def _dumps(value: Any) -> str:
-    if isinstance(value, JsonData):
+    if type(value) is JsonData:
         return value.text
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
 
@@ -89,16 +90,32 @@ def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mappi
     if connection.dialect.name != "sqlite":
         connection.execute(table.insert(), list(rows))
         return
-    columns = [
-        (column.name, column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect))
-        for column in table.c
+    names = [column.name for column in table.c]
+    prepare = [
+        (index, process)
+        for index, column in enumerate(table.c)
+        if (process := column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)) is not None
     ]
-    names = ", ".join(connection.dialect.identifier_preparer.quote(name) for name, _ in columns)
-    marks = ", ".join("?" * len(columns))
+    values_of = itemgetter(*names)
+    quoted = ", ".join(connection.dialect.identifier_preparer.quote(name) for name in names)
+    marks = ", ".join("?" * len(names))
+    last: dict[int, Any] = {}
     connection.exec_driver_sql(
-        f"INSERT INTO {table.name} ({names}) VALUES ({marks})",  # noqa: S608 - names of the schema
-        [tuple(row[name] if process is None else process(row[name]) for name, process in columns) for row in rows],
+        f"INSERT INTO {table.name} ({quoted}) VALUES ({marks})",  # noqa: S608 - names of the schema
+        [_prepared(values_of(row), prepare, last) for row in rows],
     )
+
+
+def _prepared(values: tuple[Any, ...], prepare: Sequence[tuple[int, Any]], last: dict[int, Any]) -> tuple[Any, ...]:
+    """Values as the driver takes them. Neighbours often share an object, such as the instant of their transaction."""
+    changed = list(values)
+    for index, process in prepare:
+        value = changed[index]
+        known = last.get(index)
+        if known is None or known[0] is not value:
+            known = last[index] = (value, process(value))
+        changed[index] = known[1]
+    return tuple(changed)
 
 
 def open_store(url: str, *, migrate: bool = True) -> Store:

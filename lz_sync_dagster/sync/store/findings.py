@@ -51,8 +51,10 @@ _COUNT_AS_FAILED = (
 )
 
 
-def record(connection: sa.Connection, judged: list[Judged], *, now: datetime) -> list[FindingChange]:
+def record(connection: sa.Connection, judged: list[Judged], *, now: datetime, tell: bool = True) -> list[FindingChange]:
     """Open and resolve findings so that they match the verdicts, after the tallies of ``resources`` were written.
+
+    With ``tell`` switched off nothing is returned: what a baseline finds is no news.
 
     An undecided control leaves its finding as it was: it counts as failed in the tally as long as the finding is open,
     so that the violations of a resource are its open findings.
@@ -75,7 +77,8 @@ def record(connection: sa.Connection, judged: list[Judged], *, now: datetime) ->
             if verdict.outcome is Outcome.FAIL and rule not in before:
                 values = _values(item, verdict, now)
                 inserts.append(values)
-                changes.append(FindingChange(True, _violation(values), None))
+                if tell:
+                    changes.append(FindingChange(True, _violation(values), None))
         undecided = sum(verdicts[rule].outcome is Outcome.UNKNOWN for rule in before.keys() & verdicts.keys())
         if undecided:
             kept.append({"b_name": item.resource, "b_content_type": item.content_type, "b_kept": undecided})
@@ -83,7 +86,8 @@ def record(connection: sa.Connection, judged: list[Judged], *, now: datetime) ->
             resolution = _resolution(item, verdicts.get(rule))
             if resolution is not None:
                 resolved.setdefault(resolution, []).append(row.id)
-                changes.append(FindingChange(False, _violation(row._mapping), resolution))
+                if tell:
+                    changes.append(FindingChange(False, _violation(row._mapping), resolution))
     if inserts:
         connection.execute(findings.insert(), inserts)
     if kept:

@@ -18,7 +18,7 @@ from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.models import CoverageStatus, EventType
 from lz_sync_dagster.sync.state.observation import Source
-from lz_sync_dagster.sync.state.reducer import Breaker, Change, Part, is_gone, newest_reads
+from lz_sync_dagster.sync.state.reducer import Breaker, Change, Ledger, Part
 from lz_sync_dagster.sync.store import (
     assets,
     breakers,
@@ -52,6 +52,7 @@ class Base:
         rows: how many assets were there.
         written: the store's last write of resources; what is written later came beside the read.
         baseline: no read of the part ever reached its last page.
+        elsewhere: fingerprints of rows that belong to scopes within this part's scope: it shows them, too.
     """
 
     part: Part
@@ -59,6 +60,7 @@ class Base:
     rows: int
     written: int
     baseline: bool
+    elsewhere: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,23 @@ class ReadResult:
     known: int
 
 
-def base_of(connection: sa.Connection, part: Part) -> Base:
-    """What a read of a part begins with. Memory: some 200 bytes per asset of the part."""
+def scopes_within(connection: sa.Connection, scope: str, scopes: Sequence[str]) -> list[str]:
+    """Which of the other scopes lie within a scope, as far as their resources tell."""
+    inner: list[str] = []
+    for other in scopes:
+        sample = sa.select(resources.c.ancestors).where(resources.c.scope == other).limit(1)
+        ancestors = None if other == scope else connection.scalar(sample)
+        if ancestors and scope in ancestors:
+            inner.append(other)
+    return inner
+
+
+def base_of(connection: sa.Connection, part: Part, *, within: Sequence[str] = ()) -> Base:
+    """What a read of a part begins with. Memory: some 200 bytes per asset of the part.
+
+    Args:
+        within: other scopes that are read and that lie within the part's scope, see `scopes_within`.
+    """
     known = connection.execute(
         sa.select(resources.c.fingerprint).where(
             _here(part), resources.c.absent_ns.is_(None), resources.c.fingerprint.is_not(None)
@@ -83,7 +100,18 @@ def base_of(connection: sa.Connection, part: Part) -> Base:
     for rows in known.partitions(10_000):
         seen.update((bytes(row[0]), False) for row in rows)
     count = connection.scalar(sa.select(sa.func.count()).select_from(resources).where(_here(part)))
-    return Base(part, seen, int(count or 0), assets.written(connection), not was_read(connection, part))
+    elsewhere: frozenset[bytes] = frozenset()
+    if within:
+        inner = sa.select(resources.c.fingerprint).where(
+            resources.c.scope.in_(within),
+            resources.c.asset_type == part[1],
+            resources.c.content_type == part[2],
+            resources.c.deleted.is_(False),
+            resources.c.absent_ns.is_(None),
+            resources.c.fingerprint.is_not(None),
+        )
+        elsewhere = frozenset(bytes(value) for value in connection.scalars(inner))
+    return Base(part, seen, int(count or 0), assets.written(connection), not was_read(connection, part), elsewhere)
 
 
 def finish_read(
@@ -114,13 +142,16 @@ def finish_read(
     while True:
         with store.read() as connection:
             waiting = breakers.state(connection, part)
-            reads = assets.ledger(connection, part)
+            ledger = assets.ledger_of(connection, part)
             looked_at = assets.written(connection)
             known, lacking = _lacking(connection, base, names)
         if waiting is not None and waiting.confirmed_at is not None:
             confirmed += apply_confirmed(store, part, clock=clock)
             continue
-        marks, lost = _conclusions(lacking, reads, read_ns)
+        marks, lost = _conclusions(lacking, ledger, read_ns)
+        for chunk in _chunks(marks):  # also of a read that is withheld: it counts as soon as a person confirms it
+            with store.write(exclusive=assets.LOCK) as connection:
+                _mark_absent(connection, part, chunk, written=looked_at)
         if not breaker.opens(known=known, lost=len(lost)):
             break
         with store.write(exclusive=assets.LOCK) as connection:
@@ -132,9 +163,6 @@ def finish_read(
             gap = CoverageMark(*part, CoverageStatus.PARTIAL, reason.reason, reason.what, reason.remedy)
             coverage.mark(connection, [gap], now=clock())
         return ReadResult(deleted=confirmed, missing=len(marks), withheld=True, lost=len(lost), known=known)
-    for chunk in _chunks(marks):
-        with store.write(exclusive=assets.LOCK) as connection:
-            _mark_absent(connection, part, chunk, written=looked_at)
     with store.write(exclusive=assets.LOCK) as connection:
         breakers.close_breaker(connection, part, now=clock())
         _prove(connection, part, read_ns=read_ns, total=total, now=clock())
@@ -142,17 +170,17 @@ def finish_read(
     return ReadResult(deleted=confirmed + deleted, missing=len(marks), withheld=False, lost=len(lost), known=known)
 
 
-def _conclusions(lacking: Sequence[sa.Row[Any]], reads: tuple[int, ...], read_ns: int) -> tuple[list[_Mark], list[str]]:
+def _conclusions(lacking: Sequence[sa.Row[Any]], ledger: Ledger, read_ns: int) -> tuple[list[_Mark], list[str]]:
     """Of the assets that a read lacks: those that it is the first to lack, and the names of those that are gone."""
-    later = newest_reads(reads, read_ns)
+    later = ledger.with_read(read_ns)
     marks: list[_Mark] = []
     lost: list[str] = []
     for row in lacking:
-        seen_ns, observed_ns = assets.effective(row, reads)
-        absent_ns, gone = assets.absence(row.update_ns, seen_ns, later)
+        seen_ns, observed_ns = assets.effective(row, ledger)
+        absent_ns, gone = later.absence(update_ns=row.update_ns, seen_ns=seen_ns, absent_ns=row.absent_ns)
         if gone:
             lost.append(row.name)
-        elif absent_ns is not None:
+        elif absent_ns is not None and absent_ns != row.absent_ns:
             marks.append(_Mark(row.name, absent_ns, seen_ns, observed_ns))
     return marks, lost
 
@@ -311,7 +339,7 @@ def _lacking(connection: sa.Connection, base: Base, names: set[str]) -> tuple[in
         if name not in names:
             (beside if written > base.written else unseen).append(name)
     unseen += _not_seen_before(connection, base, beside)
-    return known, list(_rows(connection, base.part, unseen))
+    return known, [row for chunk in _chunks(unseen) for row in _rows(connection, base.part, chunk, _DATES)]
 
 
 def _wrote_beside(connection: sa.Connection, base: Base) -> bool:
@@ -340,9 +368,20 @@ def _not_seen_before(connection: sa.Connection, base: Base, names: list[str]) ->
                 yield name
 
 
-def _rows(connection: sa.Connection, part: Part, names: Sequence[str]) -> Iterator[sa.Row[Any]]:
+#: What decides on absence.
+_DATES = tuple(
+    resources.c[name] for name in ("name", "deleted", "update_ns", "observed_ns", "seen_ns", "absent_ns", "written")
+)
+
+
+def _rows(
+    connection: sa.Connection,
+    part: Part,
+    names: Sequence[str],
+    columns: Sequence[sa.ColumnElement[Any]] = tuple(resources.c),
+) -> Iterator[sa.Row[Any]]:
     for chunk in _chunks(names):
-        yield from connection.execute(sa.select(resources).where(_here(part), resources.c.name.in_(chunk)))
+        yield from connection.execute(sa.select(*columns).where(_here(part), resources.c.name.in_(chunk)))
 
 
 def _mark_absent(connection: sa.Connection, part: Part, marks: Sequence[_Mark], *, written: int) -> None:
@@ -422,15 +461,17 @@ def _delete_absent(
 def _delete_gone(
     connection: sa.Connection, part: Part, names: Sequence[str], *, read_ns: int, layer: LayerId, now: datetime
 ) -> int:
-    reads = assets.ledger(connection, part)
-    rows = [row for row in _rows(connection, part, names) if _is_gone(row, reads)]
+    ledger = assets.ledger_of(connection, part)
+    rows = [row for row in _rows(connection, part, names) if _is_gone(row, ledger)]
     if rows:
         _delete(connection, rows, read_ns=read_ns, layer=layer, now=now)
     return len(rows)
 
 
-def _is_gone(row: sa.Row[Any], reads: tuple[int, ...]) -> bool:
-    return row.absent_ns is not None and is_gone(update_ns=row.update_ns, seen_ns=row.seen_ns, reads=reads)
+def _is_gone(row: sa.Row[Any], ledger: Ledger) -> bool:
+    if row.absent_ns is None:
+        return False
+    return ledger.absence(update_ns=row.update_ns, seen_ns=row.seen_ns, absent_ns=row.absent_ns)[1]
 
 
 def _delete(

@@ -108,10 +108,15 @@ class ResourceRow:
 
 @dataclass(frozen=True, slots=True)
 class ResourcePage:
-    """A page of a list; ``following`` is where the next one begins, ``None`` on the last one."""
+    """A page of a list.
+
+    ``following`` is where the next one begins, ``None`` on the last one; ``preceding`` is where the one before ends,
+    ``None`` on the first one.
+    """
 
     items: list[ResourceRow]
     following: Place | None
+    preceding: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,7 @@ def list_resources(
     sort: Sort = Sort.NAME,
     descending: bool = False,
     after: Place | None = None,
+    before: Place | None = None,
     limit: int = 100,
     as_of_ns: int | None = None,
 ) -> ResourcePage:
@@ -161,16 +167,25 @@ def list_resources(
     Args:
         descending: the other way round; what has no value still comes last.
         after: ``following`` of the page before, with everything else the same.
+        before: ``preceding`` of the page after, instead of ``after``: the rows that end there.
         as_of_ns: as it was at that instant; by default as it is now. Violations are then those of that instant.
     """
-    ask = _Ask(connection, where, as_of_ns, descending)
+    backward = before is not None
+    # Backwards, the same list is read from its end: each part of it the other way round, the last part first.
+    ask = _Ask(connection, where, as_of_ns, descending != backward)
     keyed: list[tuple[Place, ResourceRow]] = []
-    for segment in _segments(sort, descending, after):
+    for segment in _segments(sort, descending, before or after, backward=backward):
         keyed += ask.rows(sort, segment, limit + 1 - len(keyed))
         if len(keyed) > limit:
             break
-    items = with_violations(connection, [row for _, row in keyed[:limit]], as_of_ns)
-    return ResourcePage(items, keyed[limit - 1][0] if len(keyed) > limit else None)
+    more, keyed = len(keyed) > limit, keyed[:limit]
+    if backward:
+        keyed.reverse()
+    items = with_violations(connection, [row for _, row in keyed], as_of_ns)
+    if not keyed:
+        return ResourcePage([], None, None)
+    first, last = keyed[0][0], keyed[-1][0]
+    return ResourcePage(items, last if more or backward else None, first if (more and backward) or after else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +207,7 @@ _AMONG = 5
 _NULLABLE = frozenset({Sort.PROJECT, Sort.LOCATION})
 
 
-def _segments(sort: Sort, descending: bool, after: Place | None) -> Iterator[_Segment]:
+def _segments(sort: Sort, descending: bool, after: Place | None, *, backward: bool) -> Iterator[_Segment]:
     if sort is Sort.NAME:
         yield _Segment(0, name=None if after is None else after[2])
         return
@@ -201,6 +216,8 @@ def _segments(sort: Sort, descending: bool, after: Place | None) -> Iterator[_Se
         parts = [0, 1]
     elif sort is Sort.VIOLATIONS:
         parts = [0, 1] if descending else [1, 0]
+    if backward:
+        parts.reverse()
     if after is not None:
         part, key, name = after
         parts = parts[parts.index(part) + 1 :] if part in parts else []

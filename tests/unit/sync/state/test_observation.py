@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
+from random import Random
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lz_sync_dagster.sync.state.observation import (
     ContentType,
     InvalidAsset,
+    JsonData,
     Source,
     digest_of,
     observe,
@@ -87,3 +94,49 @@ def test_an_asset_that_cannot_be_used_is_refused_in_one_line(asset, message) -> 
 )
 def test_the_nearest_configured_scope_owns_an_asset(ancestors, scope) -> None:
     assert scope_of(ancestors, ["organizations/3", "folders/2"]) == scope
+
+
+# --- contents with their text -----------------------------------------------------------------------------------------
+
+CONTENTS = st.dictionaries(
+    st.text(max_size=5),
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=10,
+    ),
+)  # fmt: skip
+
+
+@given(CONTENTS)
+def test_a_content_is_a_mapping_and_its_text_and_each_gives_the_other(data: dict[str, Any]) -> None:
+    of_data = JsonData(data)
+    of_text = JsonData(text=of_data.text)
+    assert dict(of_data) == dict(of_text) == data
+    assert of_data == of_text == data
+    assert len(of_text) == len(data)
+    assert of_text.text == of_data.text
+    assert digest_of(of_data) == digest_of(of_text) == digest_of(data)
+    travelled = pickle.loads(pickle.dumps(of_data))
+    assert (travelled, travelled.text) == (of_data, of_data.text)
+
+
+@given(CONTENTS, st.randoms())
+def test_the_text_does_not_depend_on_the_order_of_the_fields(data: dict[str, Any], random: Random) -> None:
+    items = list(data.items())
+    random.shuffle(items)
+    assert JsonData(dict(items)).text == JsonData(data).text
+
+
+def test_a_content_of_nothing_is_refused() -> None:
+    assert JsonData({}).text == "{}"
+    with pytest.raises(ValueError, match="as data or as text"):
+        JsonData()
+
+
+def test_what_is_not_json_is_refused_when_its_text_is_asked_for() -> None:
+    content = JsonData({"a": object()})
+    assert list(content) == ["a"]
+    with pytest.raises(TypeError):
+        _ = content.text

@@ -14,6 +14,7 @@ from lz_sync_dagster.sync.store.resource_views import (
     Dimension,
     Place,
     ResourceFilter,
+    ResourcePage,
     ResourceRow,
     Sort,
     count,
@@ -98,6 +99,39 @@ def test_every_sort_at_every_page_size(store: Store, inventory: Inventory, sort:
             for limit in (1, 7, 1000):
                 found = walk(connection, ResourceFilter(), sort, descending, as_of_ns, limit)
                 assert [row.name for row in found] == wanted
+
+
+@quick
+@given(where=filters, sort=st.sampled_from(Sort), descending=st.booleans(), as_of_ns=instants, data=st.data())
+def test_a_list_reads_backwards_from_any_place_as_it_reads_forwards(
+    store: Store,
+    inventory: Inventory,
+    where: ResourceFilter,
+    sort: Sort,
+    descending: bool,
+    as_of_ns: int | None,
+    data: st.DataObject,
+) -> None:
+    limit = data.draw(st.integers(1, 9))
+    with store.read() as connection:
+
+        def page(**place: Place | None) -> ResourcePage:
+            return list_resources(
+                connection, where, sort=sort, descending=descending, limit=limit, as_of_ns=as_of_ns, **place
+            )
+
+        forwards = [page()]
+        while forwards[-1].following is not None:
+            forwards.append(page(after=forwards[-1].following))
+        assert forwards[0].preceding is None
+        place = forwards[-1].preceding
+        for wanted in forwards[-2::-1]:
+            assert place is not None
+            before = page(before=place)
+            assert before.items == wanted.items
+            assert before.following == wanted.following
+            place = before.preceding
+        assert place is None
 
 
 @pytest.mark.parametrize("q", TEXTS)

@@ -1,0 +1,259 @@
+"""The Drift page: what became of each terraform block in the inventory, and resources that no block stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from fastapi import Request
+from nicegui import ui
+
+from lz_sync_dagster.portal.context import Portal, portal_of
+from lz_sync_dagster.portal.drift_api import both_sides, types_of
+from lz_sync_dagster.portal.pages import asked, elements, git_layer, inventory_words, reading, words
+from lz_sync_dagster.portal.pages.asked import DRIFT_PAGE
+from lz_sync_dagster.portal.pages.elements import Chip, instant, link, section, text
+from lz_sync_dagster.portal.pages.resource import differences
+from lz_sync_dagster.sync.drift.origin import created_by, note_of
+from lz_sync_dagster.sync.models import Coverage
+from lz_sync_dagster.sync.store import terraform_drift
+from lz_sync_dagster.sync.store.terraform_drift import DriftStatus, ListedRow, Unmanaged
+
+#: Rows of a page.
+ROWS = 50
+UNMANAGED = "unmanaged"
+
+_MEANINGS = {
+    DriftStatus.CHANGED.value: "A block's resource exists, and differs from it.",
+    DriftStatus.MISSING.value: "A block's resource does not exist, and its part was read completely.",
+    DriftStatus.UNRESOLVED.value: "The files do not tell which resource a block is, or whether it is there.",
+    DriftStatus.MATCHED.value: "A block's resource exists as the block says, as far as it is compared.",
+    UNMANAGED: "An existing resource that no block was found to stand for.",
+}
+
+
+def register() -> None:
+    """Register the page at its path."""
+    ui.page(DRIFT_PAGE, title="LZ Sync · Drift", response_timeout=15.0)(_page)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked for. ``status``: one of `_MEANINGS`, ``None`` for all blocks; ``after``: where the list goes on."""
+
+    status: str | None
+    kind: str | None
+    q: str | None
+    after: tuple[Any, ...] | None
+
+    def address(self, **other: str | None) -> str:
+        """The address of this question with other parameters, from the beginning."""
+        return asked.drift_address(**{"status": self.status, "type": self.kind, "q": self.q, **other})
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """``counts``: by status, ``None`` if terraform was never compared."""
+
+    now: datetime
+    as_of: datetime | None
+    source: str
+    coverage: Coverage
+    counts: dict[str, int] | None
+    rows: list[ListedRow]
+    unmanaged: list[Unmanaged]
+    unresolved: dict[str, int]
+
+
+def question_of(values: dict[str, str]) -> Question:
+    """What the parameters of an address ask for; what is not understood is left out."""
+    values = {name: value[:1_024] for name, value in values.items() if value and "\0" not in value}
+    status = values.get("status")
+    status = status if status in _MEANINGS else None
+    kinds = (str, str) if status == UNMANAGED else (str, int, str, int)
+    return Question(status, values.get("type"), values.get("q"), _place(values.get("after"), kinds))
+
+
+def _place(said: str | None, kinds: tuple[type, ...]) -> tuple[Any, ...] | None:
+    try:
+        found = orjson.loads(said or "")
+    except ValueError:
+        return None
+    fits = isinstance(found, list) and len(found) == len(kinds)
+    if not fits or not all(type(part) is kind for part, kind in zip(found, kinds, strict=True)):
+        return None
+    return None if any(isinstance(part, str) and "\0" in part for part in found) else tuple(found)
+
+
+def read(connection: sa.Connection, now: datetime, *, portal: Portal, question: Question) -> Found:
+    """A page of blocks, or of resources without one, and the counts of all."""
+    base, is_compared = both_sides(connection, portal)
+    shared = (now, base["as_of"], base["source"], base["coverage"])
+    if not is_compared:
+        return Found(*shared, None, [], [], {})
+    types = types_of(question.kind)
+    counted = terraform_drift.counts(connection, kind=question.kind, words=question.q)
+    counts = {status.value: number for status, number in counted.items()}
+    counts[UNMANAGED] = sum(terraform_drift.count_unmanaged(connection, types, words=question.q).values())
+    limit: int = ROWS + 1
+    after: Any = question.after
+    if question.status == UNMANAGED:
+        unmanaged = terraform_drift.unmanaged(connection, types, limit=limit, after=after, words=question.q)
+        return Found(*shared, counts, [], unmanaged, terraform_drift.unresolved_by_type(connection))
+    statuses = () if question.status is None else (DriftStatus(question.status),)
+    rows = terraform_drift.listed(
+        connection, limit=limit, after=after, statuses=statuses, kind=question.kind, words=question.q
+    )
+    return Found(*shared, counts, rows, [], {})
+
+
+async def _page(request: Request) -> None:
+    portal = portal_of(request)
+    question = question_of(dict(request.query_params.items()))
+    with elements.frame(portal, DRIFT_PAGE) as frame:
+        box = ui.element("div").classes("lz-stack")
+    found = await reading.for_page(portal, frame, partial(read, portal=portal, question=question))
+    if found is not None:
+        with box:
+            DriftView(portal, question, found)
+
+
+class DriftView:
+    """The whole page, of one reading."""
+
+    def __init__(self, portal: Portal, question: Question, found: Found) -> None:
+        self._portal = portal
+        self._question = question
+        self._found = found
+        with section("Terraform and the inventory"):
+            self._search()
+            self._provenance()
+            if found.counts is None:
+                text("p", "Not known: terraform was not compared with the inventory yet.", "lz-empty")
+                return
+            self._tally(found.counts)
+        title = inventory_words.terraform_sign(question.status).word if question.status else "All blocks"
+        with section(title):
+            if question.status:
+                text("p", _MEANINGS[question.status], "lz-dim")
+            if question.status == UNMANAGED:
+                self._unmanaged()
+            else:
+                self._blocks()
+
+    def _search(self) -> None:
+        box = ui.input(value=self._question.q or "", placeholder="Search addresses, files, resources")
+        box.props('outlined dense clearable type=search maxlength=1024 aria-label="Search terraform blocks"').classes(
+            "lz-search"
+        )
+        box.on("keydown.enter", lambda: ui.navigate.to(self._question.address(q=str(box.value or "").strip() or None)))
+        text("p", "Press Enter to search.", "lz-dim lz-below-search")
+
+    def _provenance(self) -> None:
+        found = self._found
+        with ui.element("div").classes("lz-line lz-provenance"):
+            age = words.UNKNOWN if found.as_of is None else words.ago(found.as_of, found.now)
+            elements.hint(text("span", f"as of {age}"), instant(found.as_of))
+            text("span", f"from {found.source.replace('_', ' ')}")
+            said = f"coverage {words.COVERAGE_SIGNS[found.coverage.status].word.lower()}"
+            link(f"{said}: {words.share_read(found.coverage)}", asked.COVERAGE_PAGE)
+
+    def _tally(self, counts: dict[str, int]) -> None:
+        question = self._question
+        with ui.element("ul").classes("lz-line lz-tally").props('aria-label="Blocks by what became of them"'):
+            with ui.element("li"):
+                blocks = sum(number for status, number in counts.items() if status != UNMANAGED)
+                self._chosen(link(f"All blocks: {blocks:,}", question.address(status=None)), question.status is None)
+            for status in _MEANINGS:
+                with ui.element("li").classes("lz-line"):
+                    Chip(inventory_words.terraform_sign(status))
+                    element = link(f"{counts[status]:,}", question.address(status=status))
+                    element.props["aria-label"] = f"{counts[status]:,} {status}"
+                    self._chosen(element, question.status == status)
+        if question.kind:
+            with ui.element("ul").classes("lz-active").props('aria-label="Filters that hold"'), ui.element("li"):
+                text("span", f"Type: {question.kind}")
+                link("×", question.address(type=None)).props["aria-label"] = "Without the filter by type"
+
+    @staticmethod
+    def _chosen(element: ui.element, is_chosen: bool) -> None:
+        if is_chosen:
+            element.classes("lz-chosen").props["aria-current"] = "true"
+
+    def _nothing(self) -> None:
+        if self._question.q or self._question.kind or self._question.after:
+            text("p", "Nothing fits what is asked for.", "lz-empty")
+        else:
+            text("p", "There is none.", "lz-empty")
+
+    def _blocks(self) -> None:
+        rows = self._found.rows
+        if not rows:
+            self._nothing()
+            return
+        with elements.table("Terraform blocks", ("Block", "State", "Where", "Resource", "What is to be said")):
+            for listed in rows[:ROWS]:
+                row = listed.row
+                with ui.element("tr") as line:
+                    line.props["data-address"] = row.address
+                    with ui.element("th").props('scope="row"'):
+                        text("span", row.address, "lz-strong lz-path")
+                        with ui.element("div").classes("lz-dim"):
+                            link(row.resource_type, self._question.address(type=row.resource_type))
+                    with ui.element("td"):
+                        Chip(inventory_words.terraform_sign(row.status.value))
+                    with ui.element("td"):
+                        git_layer.place(self._portal, row.path, row.line)
+                        with ui.element("div").classes("lz-dim"):
+                            text("span", "commit ")
+                            git_layer.commit(self._portal, row.commit_sha)
+                    with ui.element("td"):
+                        if row.resource is None:
+                            text("span", words.UNKNOWN if row.status is DriftStatus.UNRESOLVED else "none", "lz-dim")
+                        else:
+                            name = link(words.short(row.resource), asked.resource_address(row.resource), "lz-path")
+                            elements.hint(name, row.resource)
+                    with ui.element("td"):
+                        if row.reason:
+                            text("p", row.reason)
+                        differences(row.differences)
+        if len(rows) > ROWS:
+            self._next(rows[ROWS - 1].place)
+
+    def _unmanaged(self) -> None:
+        rows = self._found.unmanaged
+        if not rows:
+            self._nothing()
+            return
+        modules = self._found.unresolved.get("", 0)
+        with elements.table("Resources without a block", ("Resource", "Type", "Project", "Location", "What is known")):
+            for row in rows[:ROWS]:
+                with ui.element("tr") as line:
+                    line.props["data-name"] = row.name
+                    with ui.element("th").props('scope="row"'):
+                        elements.hint(
+                            link(words.short(row.name), asked.resource_address(row.name), "lz-path"), row.name
+                        )
+                    with ui.element("td"):
+                        kind = link(
+                            inventory_words.type_name(row.asset_type), self._question.address(type=row.asset_type)
+                        )
+                        elements.hint(kind, row.asset_type)
+                    text("td", row.project or inventory_words.NONE)
+                    text("td", row.location or inventory_words.NONE)
+                    made = created_by(row.asset_type, row.name, row.data)
+                    note = note_of(self._found.unresolved.get(row.asset_type, 0), modules)
+                    with ui.element("td"):
+                        text("span", f"made by {made}" if made else note or "no block stands for it")
+        if len(rows) > ROWS:
+            self._next((rows[ROWS - 1].asset_type, rows[ROWS - 1].name))
+
+    def _next(self, place: tuple[Any, ...]) -> None:
+        with ui.element("nav").classes("lz-line lz-pager").props('aria-label="Pages of the list"'):
+            if self._question.after:
+                link("First page", self._question.address())
+            link("Next page", self._question.address(after=orjson.dumps(place).decode()))

@@ -1,0 +1,110 @@
+"""What the pages on the inventory share: the layer's state, the parts that a question is about, and how they show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from nicegui import ui
+
+from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.portal.answers import layer_status
+from lz_sync_dagster.portal.context import Portal
+from lz_sync_dagster.portal.pages import asked, elements, inventory_words, words
+from lz_sync_dagster.portal.pages.elements import Chip, Frame, instant, link, text
+from lz_sync_dagster.sync.models import Coverage, CoverageStatus, SyncStatus
+from lz_sync_dagster.sync.store import coverage_views, layer_runs
+from lz_sync_dagster.sync.store.coverage_views import LedgerRow, Parts
+from lz_sync_dagster.sync.timing import from_ns
+
+#: Parts that a note on what is missing names.
+NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was known when a page was read. ``rows``: of the parts that it is about, at the instant that it is of."""
+
+    now: datetime
+    status: SyncStatus
+    rows: list[LedgerRow]
+    as_of_ns: int | None
+
+    @property
+    def coverage(self) -> Coverage:
+        """Of the parts."""
+        return coverage_views.of_rows(self.rows)
+
+    @property
+    def gaps(self) -> list[LedgerRow]:
+        """The parts that were not read completely."""
+        return [row for row in self.rows if row.status is not CoverageStatus.COMPLETE]
+
+
+def known(connection: sa.Connection, portal: Portal, now: datetime, only: Parts, as_of_ns: int | None = None) -> Known:
+    """The layer, and the ledger of these parts, now or at an instant."""
+    ttl = layer_runs.CACHE_TTL
+    if as_of_ns is None:
+        rows = coverage_views.ledger(connection, now=now, ttl=ttl, only=only)
+    else:
+        rows = coverage_views.ledger_at(connection, as_of_ns, ttl=ttl, only=only)
+    return Known(now, layer_status(connection, portal, LayerId.API, now), rows, as_of_ns)
+
+
+def announce(frame: Frame, state: Known) -> None:
+    """Say in the banner what is wrong with the layer."""
+    frame.warn(inventory_words.inventory_notice(state.status, state.now))
+
+
+def provenance(state: Known) -> None:
+    """One line: the layer's state, how old the data is, where it comes from, how much is known."""
+    with ui.element("div").classes("lz-line lz-provenance"):
+        with ui.element("span").classes("lz-line"):
+            text("span", "API sync")
+            Chip(words.STATUS_SIGNS[state.status.status])
+        if state.as_of_ns is None:
+            age = words.UNKNOWN if state.status.as_of is None else words.ago(state.status.as_of, state.now)
+            elements.hint(text("span", f"as of {age}"), instant(state.status.as_of))
+        else:
+            text("span", f"as of {instant(from_ns(state.as_of_ns))}")
+        text("span", f"from {state.status.source.replace('_', ' ')}")
+        coverage = state.coverage
+        sign = words.COVERAGE_SIGNS[coverage.status].word.lower()
+        part = state.rows[0].part if len(state.rows) == 1 else None
+        address = asked.coverage_address(part=part, as_of_ns=state.as_of_ns)
+        link(f"coverage {sign}: {words.share_read(coverage)}", address)
+
+
+def missing(state: Known) -> None:
+    """What the data lacks, part by part; nothing if everything was read."""
+    note = inventory_words.gap_note(state.rows, then=state.as_of_ns is not None)
+    if note is None:
+        return
+    with ui.element("div").classes("lz-note lz-missing").props('role="note"'):
+        text("p", note)
+        gaps = state.gaps
+        if gaps:
+            with ui.element("ul"):
+                for row in gaps[:NAMED]:
+                    with ui.element("li"):
+                        gap(row)
+                if len(gaps) > NAMED:
+                    with ui.element("li"):
+                        more = f"and {len(gaps) - NAMED:,} more"
+                        link(more, asked.coverage_address(as_of_ns=state.as_of_ns))
+
+
+def gap(row: LedgerRow) -> None:
+    """A part that was not read completely: which, why, and what to do."""
+    link(f"{row.asset_type} ({row.content_type}) in {row.scope}", asked.coverage_address(part=row.part))
+    text("span", f": {inventory_words.why(row)}")
+    if row.remedy:
+        text("span", f" Remedy: {row.remedy}.", "lz-remedy")
+
+
+def notes(said: Sequence[str]) -> None:
+    """What of an address was not understood."""
+    for note in said:
+        text("p", note, "lz-note").props('role="note"')

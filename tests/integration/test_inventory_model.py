@@ -1,0 +1,35 @@
+"""Random organizations, random faults, one rule: the inventory is the truth, or says what is missing of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from lz_sync_dagster.sync.store import Store, open_store
+from tests.conftest import SOAK
+from tests.integration.inventory_model import Model
+
+RUNS, STEPS = (500, 200) if SOAK else (16, 60)
+
+
+@pytest.fixture
+def quick_store(sqlite_template: Path, tmp_path: Path) -> Iterator[Store]:
+    """A store that does not wait for the disk: what is killed here is a process, not the machine."""
+    path = tmp_path / "store.db"
+    shutil.copy(sqlite_template, path)
+    with open_store(f"sqlite:///{path}", migrate=False) as store:
+        sa.event.listen(store.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF"))
+        store.engine.dispose()
+        yield store
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_whatever_strikes_the_inventory_is_the_truth_in_the_end(
+    seed: int, quick_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Model(f"run {seed}", quick_store, tmp_path, monkeypatch).run(STEPS)

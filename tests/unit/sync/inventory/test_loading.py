@@ -1,0 +1,211 @@
+"""A part's pages come into the store: what is known costs nothing, what is cut short proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from google.cloud.asset_v1 import Asset, RelatedAsset, Resource
+
+from demo.asset_server import encode_asset
+from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.inventory.decode_pool import DecodePool
+from lz_sync_dagster.sync.inventory.loading import Loaded, PartLoader, incomplete
+from lz_sync_dagster.sync.inventory.reader import Page
+from lz_sync_dagster.sync.state.reducer import Breaker
+from lz_sync_dagster.sync.store import Store
+from lz_sync_dagster.sync.store.schema import (
+    coverage,
+    dead_letters,
+    event_log,
+    resource_contents,
+    resource_versions,
+    resources,
+    snapshots,
+)
+from tests.conftest import NOW
+
+TYPE = "compute.googleapis.com/Network"
+PART = ("folders/1", TYPE, "RESOURCE")
+
+
+class Pages:
+    """A reader that reads these pages, and fails after them if it is told to."""
+
+    def __init__(self, *pages: Page, error: SyncError | None = None) -> None:
+        self.pages, self.error = pages, error
+
+    def read(self, _part: object) -> Iterator[Page]:
+        yield from self.pages
+        if self.error is not None:
+            raise self.error
+
+
+def network(name: str, **data: Any) -> bytes:
+    body: bytes = Asset.serialize(
+        Asset(
+            name=f"//n/{name}",
+            asset_type=TYPE,
+            resource=Resource(data={"id": name, **data}),
+            ancestors=["projects/1", "folders/1"],
+            update_time={"seconds": 10},
+        )
+    )
+    return body
+
+
+def pages(read_s: int, *bodies: bytes, size: int = 1) -> list[Page]:
+    """A whole read."""
+    chunks = [list(bodies[start : start + size]) for start in range(0, len(bodies), size)] or [[]]
+    return [Page(read_s * 10**9, chunk, number == len(chunks), number) for number, chunk in enumerate(chunks, start=1)]
+
+
+def load(store: Store, *read: Page, error: SyncError | None = None, part: Any = PART, into: Any = None) -> Loaded:
+    loaded = Loaded() if into is None else into
+    with DecodePool(lambda *_: [], processes=0) as pool:
+        reader: Any = Pages(*read, error=error)
+        PartLoader(store, reader, pool, lambda *_: [], Breaker(), clock=lambda: NOW).load(part, loaded)
+    return loaded
+
+
+def rows(store: Store) -> dict[str, Any]:
+    with store.read() as connection:
+        return {row.name.rpartition("/")[2]: row for row in connection.execute(sa.select(resources))}
+
+
+def count(store: Store, table: sa.Table) -> int:
+    with store.read() as connection:
+        return int(connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0)
+
+
+def proven(store: Store) -> list[tuple[str, int | None, int | None]]:
+    with store.read() as connection:
+        found = connection.execute(sa.select(coverage.c.status, coverage.c.complete_read_ns, coverage.c.assets))
+        return [tuple(row) for row in found]  # type: ignore[misc]
+
+
+def test_what_is_known_is_neither_decoded_nor_written(store: Store) -> None:
+    bodies = [network(name) for name in "abc"]
+    first = load(store, *pages(50, *bodies))
+    assert (first.assets, first.decoded, first.applied.created, first.baseline) == (3, 3, 3, True)
+    before = rows(store)
+    again = load(store, *pages(60, *bodies, size=2))
+    assert (again.assets, again.decoded, again.applied.changed, again.baseline) == (3, 0, 0, False)
+    assert rows(store) == before
+    assert proven(store) == [("complete", 60 * 10**9, 3)]
+
+
+def test_a_baseline_is_no_news_and_what_comes_later_is(store: Store) -> None:
+    load(store, *pages(50, network("a")))
+    assert count(store, event_log) == 0
+    load(store, *pages(60, network("a", routed=True), network("b")))
+    assert count(store, event_log) == 2
+
+
+def test_a_read_that_begins_anew_proves_what_its_last_read_time_shows(store: Store) -> None:
+    """Its first pages are observations all the same: the assets were there then."""
+    load(store, *pages(40, network("a"), network("b")))
+    cut = pages(50, network("a"), network("b"), network("new"), network("more"))[:3]
+    loaded = load(store, *cut, *pages(60, network("a")))
+    assert (loaded.read_ns, loaded.assets, loaded.applied.created) == (60 * 10**9, 1, 1)
+    assert proven(store) == [("complete", 60 * 10**9, 1)]
+    missing = {name: row.absent_ns for name, row in rows(store).items()}
+    assert missing == {"a": None, "b": 60 * 10**9, "new": 60 * 10**9}, "what the first pages showed is no excuse"
+    assert loaded.result is not None
+    assert loaded.result.missing == 2
+
+
+def test_a_read_that_fails_keeps_what_it_saw_and_proves_nothing(store: Store) -> None:
+    load(store, *pages(40, network("a"), network("b")))
+    error = SyncError("is denied", where="there", remedy="ask", reason=Reason.PERMISSION_DENIED)
+    loaded = Loaded()
+    with pytest.raises(SyncError, match="is denied"):
+        load(store, *pages(50, network("a"), network("new"), network("more"))[:2], error=error, into=loaded)
+    assert (loaded.calls, loaded.assets, loaded.applied.created, loaded.result) == (2, 2, 1, None)
+    assert set(rows(store)) == {"a", "b", "new"}
+    assert {row.absent_ns for row in rows(store).values()} == {None}
+    assert proven(store) == [("complete", 40 * 10**9, 2)]
+    assert count(store, snapshots) == 1
+
+
+def test_the_same_content_in_other_bytes_is_no_change_and_is_known_the_next_time(store: Store) -> None:
+    def told(*order: str) -> bytes:
+        data = {"id": "a", "labels": "x", "routingMode": "GLOBAL", "mtu": 1460}
+        return encode_asset(
+            {
+                "name": "//n/a",
+                "assetType": TYPE,
+                "updateTime": "2026-03-01T00:00:00Z",
+                "ancestors": ["projects/1", "folders/1"],
+                "resource": {"data": {key: data[key] for key in order}},
+            },
+            "RESOURCE",
+        )
+
+    one, other = told("id", "labels", "routingMode", "mtu"), told("mtu", "routingMode", "labels", "id")
+    assert one != other
+    load(store, *pages(1_800_000_000, one))
+    seen = rows(store)["a"]
+    changed = load(store, *pages(1_800_000_060, other))
+    assert (changed.decoded, changed.applied.changed, changed.applied.events) == (1, 0, 0)
+    row = rows(store)["a"]
+    assert row.fingerprint != seen.fingerprint
+    assert (row.version, row.digest, row.content_id, row.written) == (1, seen.digest, seen.content_id, seen.written)
+    assert load(store, *pages(1_800_000_120, other)).decoded == 0
+    assert (count(store, resource_versions), count(store, resource_contents)) == (0, 1)
+
+
+def test_an_asset_that_cannot_be_used_is_a_dead_letter_and_the_read_proves_no_absence(store: Store) -> None:
+    load(store, *pages(40, network("a"), network("b")))
+    odd = Asset.serialize(Asset(name="", asset_type=TYPE))
+    loaded = load(store, *pages(50, network("a"), odd))
+    assert (loaded.unusable, loaded.result) == (1, None)
+    assert count(store, dead_letters) == 1
+    why = incomplete(PART, loaded)
+    assert why is not None
+    assert why.reason is Reason.INVALID
+    assert rows(store)["b"].absent_ns is None
+    assert proven(store) == [("complete", 40 * 10**9, 2)], "whoever called marks it"
+
+
+def test_more_than_one_transaction_of_assets(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lz_sync_dagster.sync.inventory.loading._AT_ONCE", 2)
+    loaded = load(store, *pages(50, *[network(f"n{number}") for number in range(7)], size=5))
+    assert (loaded.applied.created, len(rows(store))) == (7, 7)
+
+
+# --- relations --------------------------------------------------------------------------------------------------------
+
+RELATIONS = ("folders/1", TYPE, "RELATIONSHIP")
+
+
+def relation(name: str, to: str) -> bytes:
+    related = RelatedAsset(asset=f"//n/{to}", asset_type=TYPE, relationship_type="NETWORK_TO_NETWORK")
+    body: bytes = Asset.serialize(
+        Asset(name=f"//n/{name}", asset_type=TYPE, related_asset=related, update_time={"seconds": 10})
+    )
+    return body
+
+
+def relations(store: Store) -> dict[str, list[str]]:
+    with store.read() as connection:
+        query = sa.select(resources.c.name, resource_contents.c.data).join(
+            resource_contents, resource_contents.c.id == resources.c.content_id
+        )
+        return {
+            row.name[-1]: [item["asset"][-1] for item in row.data["relations"]] for row in connection.execute(query)
+        }
+
+
+def test_the_relations_of_an_asset_are_one_content_whatever_page_they_are_on(store: Store) -> None:
+    loaded = load(store, *pages(50, relation("a", "x"), relation("b", "x"), relation("a", "w")), part=RELATIONS)
+    assert relations(store) == {"a": ["w", "x"], "b": ["x"]}
+    assert loaded.assets == 2
+
+
+def test_relations_of_two_read_times_are_not_mixed(store: Store) -> None:
+    cut = pages(50, relation("a", "x"), relation("a", "y"), relation("a", "z"))[:2]
+    load(store, *cut, *pages(60, relation("a", "w")), part=RELATIONS)
+    assert relations(store) == {"a": ["w"]}
