@@ -234,7 +234,12 @@ class DemoLandingZone:
     def _bulk(self) -> dict[str, Any]:
         """Where exports go; they are made if one of them is to go wrong."""
         wanted = any(self._faults.active(name) for name in _OF_EXPORTS)
-        return {"enabled": wanted, "destination": f"gs://{EXPORT_BUCKET}/cai", "from_assets": 0}
+        return {
+            "enabled": wanted,
+            "destination": f"gs://{EXPORT_BUCKET}/cai",
+            "from_assets": 0,
+            "deadline_minutes": 1,
+        }
 
 
 def _remembered(path: Path, asked: int | None) -> dict[str, int]:

@@ -194,14 +194,14 @@ class BulkConfig(_Section):
         destination: ``gs://BUCKET/PREFIX``: exports are read back into the store. ``bigquery://PROJECT.DATASET``: they
             are tables for analysts, and the store is read page by page all the same.
         from_assets: scopes with at least as many assets are exported.
-        every_minutes: how often, per scope and content type.
+        every_minutes: how often, per scope and content type. What no complete read proved for an hour is stale.
         deadline_minutes: an export that takes longer is given up.
     """
 
     enabled: bool = False
     destination: BulkDestination | None = None
     from_assets: int = Field(500_000, ge=0)
-    every_minutes: int = Field(60, ge=15, le=10_080)
+    every_minutes: int = Field(30, ge=15, le=10_080)
     deadline_minutes: int = Field(60, ge=1, le=1440)
 
     @model_validator(mode="after")

@@ -175,7 +175,7 @@ def metadata(outcome: LayerOutcome, noun: str) -> dict[str, Any]:
     """The asset's own figures from ``outcome.details``, and those of the sync that made it."""
     shown: dict[str, Any] = {
         "status": outcome.status.value,
-        "as_of": dg.MetadataValue.timestamp(outcome.as_of),
+        "as_of": None if outcome.as_of is None else dg.MetadataValue.timestamp(outcome.as_of),
         "items_synced": outcome.items_synced,
         "items_changed": outcome.items_changed,
     }

@@ -14,7 +14,7 @@ from lz_sync_dagster.config import Settings
 from lz_sync_dagster.layers import LAYERS, LayerId
 from lz_sync_dagster.sync.cadence import cadence_of
 from lz_sync_dagster.sync.errors import LayerBusy, Reason, SyncError
-from lz_sync_dagster.sync.inventory.service import request_full_read
+from lz_sync_dagster.sync.inventory.requests import request_full_read
 from lz_sync_dagster.sync.inventory.views import infrastructure_state
 from lz_sync_dagster.sync.models import Status, SyncStatus
 from lz_sync_dagster.sync.progress import Progress

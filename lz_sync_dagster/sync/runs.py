@@ -28,6 +28,7 @@ from lz_sync_dagster.sync.state.redaction import redact_text
 from lz_sync_dagster.sync.store import Store, event_log
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.layer_runs import is_held
+from lz_sync_dagster.sync.store.quota import Cancelled
 from lz_sync_dagster.sync.store.schema import layer_runs, layer_status
 from lz_sync_dagster.sync.timing import Clock
 
@@ -53,7 +54,7 @@ class LayerOutcome:
     Attributes:
         items_synced: what the layer vouches for now (resources, files, messages …).
         items_changed: what this sync changed.
-        as_of: the instant at which the data was true at its source.
+        as_of: the instant at which the data was true at its source; ``None``: nothing is known yet.
         status: `Status.SUCCESS`, or `Status.PARTIAL` if ``errors`` or the coverage ledger name something that is
             missing.
         errors: one line each, with the remedy.
@@ -64,7 +65,7 @@ class LayerOutcome:
 
     items_synced: int
     items_changed: int
-    as_of: datetime
+    as_of: datetime | None
     status: Status = Status.SUCCESS
     errors: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
@@ -97,7 +98,8 @@ def new_holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
-_STORE_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
+#: The store is away for a moment: what it raises is worth another attempt.
+STORE_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
 
 
 def _store_failed(error: sa.exc.SQLAlchemyError) -> SyncError:
@@ -113,7 +115,7 @@ def _store_failed(error: sa.exc.SQLAlchemyError) -> SyncError:
 def _store_errors() -> Iterator[None]:
     try:
         yield
-    except _STORE_ERRORS as error:
+    except STORE_ERRORS as error:
         raise _store_failed(error) from error
 
 
@@ -160,7 +162,7 @@ def attempt(
     try:
         with _renewed(store, run, clock):
             outcome = work(run)
-    except (SyncError, *_STORE_ERRORS) as raised:
+    except (SyncError, *STORE_ERRORS) as raised:
         error = raised if isinstance(raised, SyncError) else _store_failed(raised)
         wait = next_wait(error, run.attempt, waits)
         if wait is not None:
@@ -168,7 +170,7 @@ def attempt(
             raise RetryLater(error, wait) from error
         _fail(store, run, str(error), now=clock(), next_sync=next_sync)
         raise error from raised.__cause__
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, Cancelled):
         _fail(
             store, run, f"layer {layer}: was interrupted; the next sync begins anew", now=clock(), next_sync=next_sync
         )
@@ -317,7 +319,6 @@ def _renewed(store: Store, run: LayerRun, clock: Clock) -> Iterator[None]:
         thread.join()
 
 
-#: The store is away for a moment: what it raises is worth another attempt.
 def _clean(text: str) -> str:
     """One line for the record: without secrets, and of characters that a database takes."""
     return " ".join(redact_text(text).replace("\x00", "").split())

@@ -455,14 +455,16 @@ def test_the_configured_path_exports_what_is_due_and_reads_it(world: World, sqli
     parts = [part for part in PARTS if part[1] in FEW and part[2] in ("RESOURCE", "IAM_POLICY")]
     with BulkPath(settings, world.client, calls=world.calls, clock=world.clock, wait=world.wait) as bulk:
         assert bulk.feeds_store
-        assert bulk.due(parts, {parts[0]: 199}) == []
-        plans = bulk.due(parts, {parts[0]: 199, parts[-1]: 1})
+        plans = bulk.due(parts, bulk.newest(parts))
         assert [(plan.scope, plan.content_type) for plan in plans] == [
             (ORGANIZATION, "RESOURCE"),
             (ORGANIZATION, "IAM_POLICY"),
         ]
         manifests = [bulk.export(plan) for plan in plans]
-        assert bulk.due(parts, {parts[0]: 200}) == [], "not before every_minutes have gone by"
+        newest = bulk.newest(parts)
+        assert list(newest.values()) == manifests
+        assert bulk.due(parts, newest) == [], "not before every_minutes have gone by"
+        assert bulk.due(parts, newest, asked_ns=manifests[0].read_ns + 1)[0] == plans[0], "unless somebody asks"
         loaded = load(world, sqlite_store, bulk.reader(manifests), parts)
     assert sum(item.assets for item in loaded.values()) == sum(
         manifest.rows(name) for manifest in manifests for name in manifest.types

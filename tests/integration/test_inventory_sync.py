@@ -32,7 +32,8 @@ from lz_sync_dagster.sync.models import CoverageStatus, Status
 from lz_sync_dagster.sync.picture import export_inventory
 from lz_sync_dagster.sync.progress import silent
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun, RetryLater, attempt, new_holder, run_to_end
-from lz_sync_dagster.sync.store import Store, coverage, event_log, inbox
+from lz_sync_dagster.sync.store import Store, assets, coverage, event_log, inbox
+from lz_sync_dagster.sync.store.quota import Cancelled
 from lz_sync_dagster.sync.store.schema import dead_letters, layer_runs, resource_contents, resource_versions, resources
 from lz_sync_dagster.sync.timing import utcnow
 
@@ -66,6 +67,7 @@ def settings(world: World, tmp_path: Path) -> Settings:
         environ={
             "LZ_SYNC_GOOGLE_CLOUD__ASSET_ENDPOINT": world.server.endpoint,
             "LZ_SYNC_SYNC_LAYERS__API_SYNC__SCOPES": f'["{ORGANIZATION}"]',
+            "LZ_SYNC_SYNC_LAYERS__API_SYNC__QUOTAS": '{"list_assets": 100000}',
             "LZ_SYNC_DATA_DIR": str(tmp_path),
         }
     )
@@ -227,7 +229,8 @@ def test_a_transient_error_is_retried_and_only_what_failed_is_read_again(
     outcome, waits = sync(settings, sqlite_store)
     assert outcome.status is Status.SUCCESS
     assert waits
-    assert outcome.details["resources"]["read"] < len(existing(sqlite_store)), "the second attempt read the rest"
+    there = len(existing(sqlite_store)) + len(existing(sqlite_store, "IAM_POLICY"))
+    assert outcome.details["resources"]["read"] == there, "the second attempt read the rest, and both count"
     assert existing(sqlite_store) == truth(world, read_types(settings))
 
 
@@ -606,3 +609,52 @@ def test_a_sync_that_fails_settles_nothing(world: World, settings: Settings, sql
     with pytest.raises(SyncError):
         sync(settings, sqlite_store)
     assert waiting(sqlite_store) == ["before"]
+
+
+def test_a_change_of_terraform_waits_while_nobody_looked_at_what_it_may_have_changed(
+    served: tuple[Served, Settings], sqlite_store: Store
+) -> None:
+    server, settings = served
+    sync(settings, sqlite_store)
+    ask(sqlite_store, "change", utcnow())
+    server.refusals = {SUBNETWORK: refusal(code_pb2.UNAVAILABLE, "try again")}
+    assert sync(settings, sqlite_store)[0].status is Status.PARTIAL
+    assert waiting(sqlite_store) == ["change"], "subnetworks may be what it is about"
+    server.refusals = {SUBNETWORK: refusal(code_pb2.PERMISSION_DENIED, "no")}
+    sync(settings, sqlite_store, later=timedelta(hours=1))
+    assert waiting(sqlite_store) == [], "no other sync would come to more"
+
+
+def test_a_stop_while_a_call_waits_for_its_quota_is_no_defect(
+    served: tuple[Served, Settings], sqlite_store: Store
+) -> None:
+    layers = served[1].sync_layers
+    small = layers.api_sync.model_copy(update={"quotas": layers.api_sync.quotas.model_copy(update={"list_assets": 1})})
+    settings = served[1].model_copy(update={"sync_layers": layers.model_copy(update={"api_sync": small})})
+
+    def work(run: LayerRun) -> LayerOutcome:
+        return sync_inventory(settings, sqlite_store, run, clock=utcnow, progress=silent, wait=lambda _: True)
+
+    with pytest.raises(Cancelled):
+        attempt(sqlite_store, LayerId.API, work, triggered_by="test", clock=utcnow, holder=new_holder())
+    with sqlite_store.read() as connection:
+        [errors] = connection.scalars(sa.select(layer_runs.c.errors)).all()
+    assert errors == ["layer api: was interrupted; the next sync begins anew"]
+    assert gaps(sqlite_store).keys() == {SUBNETWORK, FIREWALL}, "what was read stays"
+
+
+def test_a_store_that_is_away_for_a_moment_is_no_defect_of_a_part(
+    served: tuple[Served, Settings], sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, settings = served
+    server.assets[NETWORK] = [network("//n/a")]
+    failing, apply = [True], assets.apply
+
+    def away(*arguments: object, **options: object) -> object:
+        if failing.pop() if failing else False:
+            raise sa.exc.OperationalError("insert", {}, Exception("disk I/O error"))
+        return apply(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(assets, "apply", away)
+    outcome, waits = sync(settings, sqlite_store)
+    assert (outcome.status, outcome.items_changed, waits) == (Status.SUCCESS, 1, [5])

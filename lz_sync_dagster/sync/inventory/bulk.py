@@ -27,6 +27,7 @@ from lz_sync_dagster.config import BulkConfig
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.inventory.errors import classify, classify_export
 from lz_sync_dagster.sync.state.reducer import Part
+from lz_sync_dagster.sync.store.part_reads import PartState
 from lz_sync_dagster.sync.store.quota import Calls, Cancelled, Quota
 from lz_sync_dagster.sync.timing import Clock, format_ns, from_ns, parse_ns, to_ns
 
@@ -34,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two looks at an operation: Google asks for at least 2, and more as time goes by.
 _FIRST_LOOK, _LONGEST_LOOK = 2.0, 30.0
+#: How destinations begin that are buckets.
+BUCKETS = "gs://"
 #: Manifests and marks of running exports say which form they have.
 FORM = 1
 
@@ -196,33 +199,45 @@ class Destination(Protocol):
         """The newest complete export."""
 
 
+def exportable(config: BulkConfig, states: Sequence[PartState]) -> list[Part]:
+    """The parts that exports are to prove: those of large scopes. One whose type the inventory did not know is left to
+    listing until it does, since an export with it is refused as a whole.
+
+    Args:
+        states: one per part of the configuration.
+    """
+    if not config.enabled:
+        return []
+    sizes: dict[str, int] = {}
+    for state in states:
+        sizes[state.part[0]] = sizes.get(state.part[0], 0) + (state.assets or 0)
+    return [
+        state.part for state in states if sizes[state.part[0]] >= config.from_assets and state.quarantined_until is None
+    ]
+
+
+def feeds_store(config: BulkConfig) -> bool:
+    """Whether exports are read back into the store; tables for analysts are not."""
+    return config.enabled and config.destination is not None and config.destination.startswith(BUCKETS)
+
+
 def plan_exports(
-    config: BulkConfig,
-    parts: Sequence[Part],
-    assets: Mapping[Part, int],
-    published: Mapping[tuple[str, str], int],
-    *,
-    now: datetime,
+    config: BulkConfig, parts: Sequence[Part], published: Mapping[tuple[str, str], int], *, now: datetime
 ) -> list[ExportPlan]:
     """Which exports are due, by scope and content.
 
     Args:
-        parts: what is to be read.
-        assets: how many assets are known of a part; parts that were never read are left out, and count as none.
+        parts: what exports are to prove, see `exportable`.
         published: the read time (nanoseconds) of the newest manifest of a (scope, content type).
     """
-    if not config.enabled:
-        return []
     groups: dict[tuple[str, str], list[str]] = {}
-    sizes: dict[str, int] = {}
     for scope, asset_type, content_type in parts:
         groups.setdefault((scope, content_type), []).append(asset_type)
-        sizes[scope] = sizes.get(scope, 0) + assets.get((scope, asset_type, content_type), 0)
     not_after = to_ns(now - timedelta(minutes=config.every_minutes))
     return [
         ExportPlan(scope, content_type, tuple(asset_types))
         for (scope, content_type), asset_types in groups.items()
-        if sizes[scope] >= config.from_assets and published.get((scope, content_type), -1) <= not_after
+        if published.get((scope, content_type), -1) <= not_after
     ]
 
 

@@ -9,14 +9,22 @@ from typing import Any
 
 from lz_sync_dagster.config import Settings
 from lz_sync_dagster.sync.errors import Reason, SyncError
-from lz_sync_dagster.sync.inventory.bulk import Destination, Exporter, ExportPlan, Manifest, plan_exports
+from lz_sync_dagster.sync.inventory.bulk import (
+    BUCKETS,
+    Destination,
+    Exporter,
+    ExportPlan,
+    Manifest,
+    Running,
+    plan_exports,
+)
 from lz_sync_dagster.sync.inventory.export_bucket import ExportBucket
 from lz_sync_dagster.sync.inventory.export_files import BulkReader, FileDestination
 from lz_sync_dagster.sync.state.reducer import Part
 from lz_sync_dagster.sync.store.quota import Calls
 from lz_sync_dagster.sync.timing import Clock
 
-_GS, _BIGQUERY = "gs://", "bigquery://"
+_BIGQUERY = "bigquery://"
 
 
 class BulkPath:
@@ -50,8 +58,8 @@ class BulkPath:
                 remedy="set gs://BUCKET/PREFIX or bigquery://PROJECT.DATASET",
                 reason=Reason.INVALID,
             )
-        if place.startswith(_GS):
-            bucket, _, prefix = place.removeprefix(_GS).partition("/")
+        if place.startswith(BUCKETS):
+            bucket, _, prefix = place.removeprefix(BUCKETS).partition("/")
             self._bucket = ExportBucket(bucket, settings.google_cloud.storage_endpoint, timeout_seconds=timeout)
             self._destination: Destination = FileDestination(self._bucket, prefix)
         else:
@@ -67,18 +75,30 @@ class BulkPath:
             timeout_seconds=timeout,
         )
 
-    def due(self, parts: Sequence[Part], assets: Mapping[Part, int]) -> list[ExportPlan]:
-        """Which exports are due: see `plan_exports`. It asks the destination for the newest ones.
+    def newest(self, parts: Iterable[Part]) -> dict[tuple[str, str], Manifest]:
+        """The newest export of each (scope, content type) of the parts, as far as there is one.
 
         Raises:
             SyncError: the destination cannot be read.
         """
-        published: dict[tuple[str, str], int] = {}
+        found: dict[tuple[str, str], Manifest] = {}
         for scope, content_type in dict.fromkeys((part[0], part[2]) for part in parts):
             latest = self._destination.latest(scope, content_type)
             if latest is not None:
-                published[scope, content_type] = latest.read_ns
-        return plan_exports(self._config, parts, assets, published, now=self._clock())
+                found[scope, content_type] = latest
+        return found
+
+    def due(
+        self, parts: Sequence[Part], newest: Mapping[tuple[str, str], Manifest], *, asked_ns: int = 0
+    ) -> list[ExportPlan]:
+        """Which exports of the parts are due: see `plan_exports`. One that was read before ``asked_ns`` is due
+        anyway."""
+        published = {key: item.read_ns for key, item in newest.items() if item.read_ns >= asked_ns}
+        return plan_exports(self._config, parts, published, now=self._clock())
+
+    def running(self, plan: ExportPlan) -> Running | None:
+        """The export of this scope and content that goes on. Raises `SyncError` like `newest`."""
+        return self._destination.running(plan.scope, plan.content_type)
 
     def export(self, plan: ExportPlan) -> Manifest:
         """Make an export and publish it: see `Exporter.export`."""

@@ -9,6 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from lz_sync_dagster.config import ApiSyncConfig
+from lz_sync_dagster.sync.inventory.bulk import exportable, feeds_store
 from lz_sync_dagster.sync.inventory.planner import ReadPlan, plan_reads, policy_of, quotas_of
 from lz_sync_dagster.sync.inventory.types import plan_parts
 from lz_sync_dagster.sync.store import part_reads, quota
@@ -30,4 +31,5 @@ def forecast(connection: sa.Connection, config: ApiSyncConfig, *, now: datetime)
     if not parts:
         return Forecast(quotas, None)
     states = part_reads.states(connection, parts)
-    return Forecast(quotas, plan_reads(states, now=now, budgets=quotas, policy=policy_of(config)))
+    exported = frozenset(exportable(config.bulk, states)) if feeds_store(config.bulk) else frozenset()
+    return Forecast(quotas, plan_reads(states, now=now, budgets=quotas, policy=policy_of(config), exported=exported))

@@ -274,7 +274,7 @@ class PartLoader:
                         announce=announce,
                     )
             except Exception as error:
-                if not _is_about_data(error) or len(refused) == _MAX_REFUSED:
+                if not is_about_data(error) or len(refused) == _MAX_REFUSED:
                     raise
                 if len(current) == 1:
                     refused.append((current[0], error))
@@ -345,7 +345,7 @@ def _unknown(page: Page, base: Base) -> list[tuple[bytes, bytes]]:
     return new
 
 
-def _is_about_data(error: Exception) -> bool:
+def is_about_data(error: Exception) -> bool:
     """Whether the store refused what it was given, rather than failed."""
     if isinstance(error, sa.exc.DBAPIError):
         too_large = str(getattr(error.orig, "pgcode", None)).startswith("54")

@@ -10,7 +10,7 @@ all, the plan says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -30,6 +30,7 @@ _LONGEST_DELTA = timedelta(days=34)
 _MARGIN = 2
 #: Syncs of a rotation that does not end.
 _FOREVER = 1_000_000
+_BY_EXPORT = "exports prove it"
 
 
 class Mode(StrEnum):
@@ -53,6 +54,7 @@ class Policy:
         quarantine: how long a type that the inventory does not know is left alone.
         search_page: results of a page of a search.
         history_batch: assets of one call for histories.
+        export_every: how often exports prove their parts.
     """
 
     proof_age: timedelta = timedelta(minutes=60)
@@ -63,6 +65,7 @@ class Policy:
     quarantine: timedelta = timedelta(hours=24)
     search_page: int = 500
     history_batch: int = 100
+    export_every: timedelta = timedelta(minutes=30)
 
 
 def policy_of(config: ApiSyncConfig) -> Policy:
@@ -74,6 +77,7 @@ def policy_of(config: ApiSyncConfig) -> Policy:
         overlap=timedelta(minutes=config.delta_overlap_minutes),
         page_size=config.page_size,
         quarantine=timedelta(hours=config.unknown_type_retry_hours),
+        export_every=timedelta(minutes=config.bulk.every_minutes),
     )
 
 
@@ -169,6 +173,7 @@ def plan_reads(
     budgets: Mapping[Quota, QuotaUsage],
     policy: Policy,
     everything: bool = False,
+    exported: Collection[Part] = frozenset(),
 ) -> ReadPlan:
     """Choose between full, delta and skip for each part.
 
@@ -176,16 +181,18 @@ def plan_reads(
         states: one per part of the configuration, in its order.
         budgets: the quotas as they are now; `Quota.LIST_ASSETS` and those of delta reads.
         everything: read all parts in full, whatever the budget; a quarantine still holds.
+        exported: parts that exports prove: they are not read in full here, and cost nothing of the budget.
     """
     budget = {quota: _budget(budgets.get(quota), policy, now) for quota in Quota}
-    calls = {state.part: expected_calls(state, policy.page_size) for state in states}
-    fits = sum(calls[state.part] for state in states) <= budget[Quota.LIST_ASSETS]
+    listed = [state for state in states if state.part not in exported]
+    calls = {state.part: expected_calls(state, policy.page_size) for state in listed}
+    fits = sum(calls.values()) <= budget[Quota.LIST_ASSETS]
     waiting = {
         state.part: skip
-        for state in states
+        for state in listed
         if (skip := _must_wait(state, policy, now, at_once=everything or fits)) is not None
     }
-    able = [state for state in states if state.part not in waiting]
+    able = [state for state in listed if state.part not in waiting]
     total = sum(calls[state.part] for state in able)
     if everything:
         draft = _Draft(total)
@@ -200,7 +207,8 @@ def plan_reads(
     deltas = _deltas([state for state in states if state.part not in draft.full], budget, policy, now)
     covered = {part for delta in deltas for part in delta.parts}
     skipped = tuple(
-        waiting.get(state.part) or _not_due(state, budget, policy, now)
+        waiting.get(state.part)
+        or (Skip(state.part, _BY_EXPORT) if state.part in exported else _not_due(state, budget, policy, now))
         for state in states
         if state.part not in draft.full and state.part not in covered
     )
@@ -210,7 +218,7 @@ def plan_reads(
         Quota.BATCH_GET_ASSETS_HISTORY: len(deltas),
     }
     syncs = rotation_syncs([calls[state.part] for state in able], _budget_at_rest(budgets, policy))
-    rotation = policy.cadence * min(syncs, _FOREVER)
+    rotation = max(policy.cadence * min(syncs, _FOREVER), policy.export_every if exported else timedelta(0))
     return ReadPlan(
         full=tuple(sorted(draft.full.values(), key=lambda read: not _tells_project_ids(read.part))),
         deltas=deltas,

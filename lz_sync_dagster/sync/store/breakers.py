@@ -209,6 +209,12 @@ def open_breakers(connection: sa.Connection) -> list[OpenBreaker]:
     return [_breaker(row) for row in rows]
 
 
+def confirmed(connection: sa.Connection) -> list[Part]:
+    """The parts whose deletions were confirmed and are not all made."""
+    rows = connection.execute(sa.select(breakers).where(breakers.c.confirmed_at.is_not(None)))
+    return [(row.scope, row.asset_type, row.content_type) for row in rows]
+
+
 def losses(connection: sa.Connection, part: Part, *, limit: int, after: str = "") -> list[str]:
     """Names of a part's assets that vanished, in their order."""
     query = (

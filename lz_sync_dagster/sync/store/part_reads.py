@@ -79,9 +79,11 @@ def _state(part: Part, proven: Any, read: Any, missing_once: bool) -> PartState:
     )
 
 
-def record_full(connection: sa.Connection, part: Part, *, calls: int) -> None:
-    """A full read of a part came to its end and proved it; it took so many calls."""
-    _write(connection, part, {"full_calls": calls, "failures": 0, "failed_at": None, "quarantined_until": None})
+def record_full(connection: sa.Connection, part: Part, *, calls: int | None) -> None:
+    """A full read of a part came to its end and proved it; it took so many calls (``None``: it was read from an export,
+    which says nothing of what listing it would take)."""
+    values: dict[str, Any] = {"failures": 0, "failed_at": None, "quarantined_until": None}
+    _write(connection, part, values if calls is None else values | {"full_calls": calls})
 
 
 def record_failure(

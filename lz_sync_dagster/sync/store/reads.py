@@ -7,7 +7,7 @@ follow are short, and each looks again at the rows that it changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -277,6 +277,15 @@ def _settle_status(store: Store, part: Part, *, clock: Clock) -> None:
 def was_read(connection: sa.Connection, part: Part) -> bool:
     """Whether a read of the part reached its last page before, whatever became of its assets."""
     return connection.scalar(sa.select(snapshots.c.id).where(_is(part)).limit(1)) is not None
+
+
+def newest_reads_of(connection: sa.Connection, parts: Collection[Part]) -> dict[Part, int]:
+    """The newest read time of each part whose last page was reached, whatever became of its assets."""
+    query = sa.select(
+        snapshots.c.scope, snapshots.c.asset_type, snapshots.c.content_type, sa.func.max(snapshots.c.read_ns)
+    ).group_by(snapshots.c.scope, snapshots.c.asset_type, snapshots.c.content_type)
+    found = {(scope, asset_type, content): ns for scope, asset_type, content, ns in connection.execute(query)}
+    return {part: found[part] for part in parts if part in found}
 
 
 def record_incomplete(connection: sa.Connection, part: Part, *, read_ns: int, assets: int, now: datetime) -> None:

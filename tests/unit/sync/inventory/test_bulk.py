@@ -21,11 +21,21 @@ from pydantic import ValidationError
 from lz_sync_dagster.config import BulkConfig
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.inventory import exported
-from lz_sync_dagster.sync.inventory.bulk import Exporter, ExportPlan, Manifest, Output, Running, plan_exports
+from lz_sync_dagster.sync.inventory.bulk import (
+    Exporter,
+    ExportPlan,
+    Manifest,
+    Output,
+    Running,
+    exportable,
+    plan_exports,
+)
 from lz_sync_dagster.sync.inventory.errors import classify_export
 from lz_sync_dagster.sync.inventory.export_files import _lines
 from lz_sync_dagster.sync.inventory.export_tables import TableDestination, table_name
 from lz_sync_dagster.sync.state.observation import ContentType, InvalidAsset
+from lz_sync_dagster.sync.state.reducer import Part
+from lz_sync_dagster.sync.store.part_reads import PartState
 from lz_sync_dagster.sync.store.quota import Quota
 from lz_sync_dagster.sync.timing import to_ns
 from tests.conftest import NOW, SteppedClock
@@ -40,18 +50,29 @@ PLAN = ExportPlan(ORG, "RESOURCE", (DISK, BUCKET))
 # --- what is due
 
 
+def known(assets: dict[Part, int], quarantined: Part | None = None) -> list[PartState]:
+    return [
+        PartState(part, assets=assets.get(part), quarantined_until=NOW if part == quarantined else None)
+        for part in PARTS
+    ]
+
+
 def test_large_scopes_are_exported_content_by_content() -> None:
-    assets = {PARTS[0]: 60, PARTS[1]: 40, PARTS[3]: 99}
-    assert plan_exports(ON, PARTS, assets, {}, now=NOW) == [PLAN, ExportPlan(ORG, "IAM_POLICY", (BUCKET,))]
-    assert plan_exports(ON, PARTS, {PARTS[0]: 99}, {}, now=NOW) == []
-    assert plan_exports(ON.model_copy(update={"enabled": False}), PARTS, assets, {}, now=NOW) == []
+    parts = exportable(ON, known({PARTS[0]: 60, PARTS[1]: 40, PARTS[3]: 99}))
+    assert parts == PARTS[:3]
+    assert plan_exports(ON, parts, {}, now=NOW) == [PLAN, ExportPlan(ORG, "IAM_POLICY", (BUCKET,))]
+    assert exportable(ON, known({PARTS[0]: 99})) == []
+    assert exportable(ON.model_copy(update={"enabled": False}), known({PARTS[0]: 100})) == []
+
+
+def test_a_type_that_is_not_known_is_left_out_until_listing_knows_it() -> None:
+    assert exportable(ON, known({PARTS[0]: 60, PARTS[1]: 40}, quarantined=PARTS[1])) == [PARTS[0], PARTS[2]]
 
 
 def test_an_export_is_due_when_the_last_one_is_old_enough() -> None:
-    assets = {PARTS[0]: 100}
     for minutes, due in ((59, False), (60, True)):
         published = {(ORG, "RESOURCE"): to_ns(NOW - timedelta(minutes=minutes)), (ORG, "IAM_POLICY"): to_ns(NOW)}
-        assert bool(plan_exports(ON, PARTS, assets, published, now=NOW)) is due
+        assert bool(plan_exports(ON, PARTS[:3], published, now=NOW)) is due
 
 
 @pytest.mark.parametrize(

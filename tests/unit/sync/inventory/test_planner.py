@@ -192,6 +192,17 @@ def test_everything_can_be_asked_for() -> None:
     assert made.minutes == pytest.approx((2001 - 100) / 100)
 
 
+def test_what_exports_prove_is_searched_for_changes_and_costs_nothing_of_the_budget() -> None:
+    huge, never = state(INSTANCE, calls=5_000), state(FIREWALL, age=None)
+    for everything in (False, True):
+        made = plan([huge, never, state()], exported={huge.part, never.part}, everything=everything)
+        assert full_parts(made) == [(ORG, BUCKET, "RESOURCE")]
+        assert made.calls[Quota.LIST_ASSETS] == 1
+        assert made.modes[huge.part] is Mode.DELTA
+        assert [(skip.part, skip.reason) for skip in made.skipped] == [(never.part, "exports prove it")]
+        assert (made.rotation_minutes, made.proof_age_attainable) == (30, True)
+
+
 def test_a_sync_goes_on_even_if_the_oldest_part_alone_exceeds_its_budget() -> None:
     made = plan([state("a/Huge", age=50, calls=900), *large(3, age=20)])
     assert full_parts(made) == [(ORG, "a/Huge", "RESOURCE")]
@@ -264,9 +275,12 @@ def test_the_policy_and_the_quotas_are_those_of_the_configuration() -> None:
             "delta_overlap_minutes": 1,
             "unknown_type_retry_hours": 2,
             "quotas": {"list_assets": 7},
+            "bulk": {"every_minutes": 45},
         }
     )
-    assert policy_of(config) == Policy(120 * MINUTE, 15 * MINUTE, 0.5, MINUTE, 10, 120 * MINUTE)
+    assert policy_of(config) == Policy(
+        120 * MINUTE, 15 * MINUTE, 0.5, MINUTE, 10, 120 * MINUTE, export_every=45 * MINUTE
+    )
     assert quotas_of(config)[Quota.LIST_ASSETS] == 7
 
 
@@ -300,9 +314,13 @@ PARTS = st.lists(
 )
 
 
-@given(states=PARTS, per_minute=st.integers(1, 200), everything=st.booleans())
-def test_every_part_is_planned_exactly_once(states: list[PartState], per_minute: int, everything: bool) -> None:
-    made = plan(states, per_minute=per_minute, everything=everything)
+@given(states=PARTS, per_minute=st.integers(1, 200), everything=st.booleans(), exports=st.integers(0, 30))
+def test_every_part_is_planned_exactly_once(
+    states: list[PartState], per_minute: int, everything: bool, exports: int
+) -> None:
+    exported = {item.part for item in states[:exports]}
+    made = plan(states, per_minute=per_minute, everything=everything, exported=exported)
+    assert not exported & set(full_parts(made))
     covered = [
         *full_parts(made),
         *(part for delta in made.deltas for part in delta.parts),
