@@ -194,7 +194,10 @@ def test_a_remembered_field_does_not_outlive_what_stands_beside_it() -> None:
         assert decoder.decode(secret)[0]["env0"]["value"] == REDACTED
 
 
-FIELD_NAMES = tuple(["name", "value", "key", "kind", "data", "metadata", "items", "env", "password", "labels", "args", "stringData", "command"])
+FIELD_NAMES = (
+    "name", "value", "key", "kind", "data", "metadata", "items", "env", "password", "labels", "args", "stringData",
+    "command",
+)  # fmt: skip
 SECRET_TEXTS = (
     "hunter2xyz", "--password", "password=abc_secret", "Secret", "-----BEGIN PRIVATE KEY-----", "DB_PASSWORD", "-u",
     "ghp_0123456789012345678901234567", "https://a:b@c", "a\x00b", '{"password":"x123456"}', "projects/a/b", "x",
