@@ -8,6 +8,7 @@ import itertools
 import json
 import random
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -117,8 +118,13 @@ class MortalStore(Store):
 class Moving(SteppedClock):
     """A clock that each look moves on a little: no two instants are the same."""
 
+    def __init__(self, now: datetime) -> None:
+        super().__init__(now)
+        self._alone = threading.Lock()
+
     def __call__(self) -> datetime:
-        return self.advance(timedelta(milliseconds=7))
+        with self._alone:
+            return self.advance(timedelta(milliseconds=7))
 
     def ns(self) -> int:
         return (self() - datetime.fromtimestamp(0, self.now.tzinfo)) // timedelta(microseconds=1) * 1000
@@ -167,16 +173,24 @@ class Seen:
 
 
 class Model:
-    """A run. Everything that is random follows from the seed."""
+    """A run. Everything that is random follows from the seed.
 
-    def __init__(self, seed: str, store: Store, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    Args:
+        remote: the serving side is to be reached over gRPC (`inventory_world.serve`): nobody acts between its pages.
+    """
+
+    def __init__(
+        self, seed: str, store: Store, folder: Path, patch: pytest.MonkeyPatch, *, remote: bool = False
+    ) -> None:
         self.seed, self.rng = seed, random.Random(seed)
+        self.endpoint = "http://127.0.0.1:1"
         rng = self.rng
         self.store = store
         self.clock = Moving(NOW)
         self.organization = Organization(rng)
         self.faults = Faults()
-        self.server = Server(self.organization, self.faults, rng, self.clock.ns, self._at_a_page)
+        others_act = (lambda: None) if remote else self._at_a_page
+        self.server = Server(self.organization, self.faults, random.Random(f"{seed} serves"), self.clock.ns, others_act)
         self.scopes = rng.choice([FOLDERS, FOLDERS, (ORGANIZATION, FOLDERS[1])])
         self.tight = rng.random() < 0.5
         self.lies = rng.random() < 0.15
@@ -199,7 +213,8 @@ class Model:
         self.feed_beside = 0.0
         self.cut_short: set[int] = set()
         self.log: list[str] = []
-        patch.setattr(service, "make_client", self.server.client)
+        if not remote:
+            patch.setattr(service, "make_client", self.server.client)
         patch.setattr(service, "load_controls", controls)
         patch.setattr(service, "threading", SimpleNamespace(Event=lambda: self.clock))
 
@@ -217,9 +232,16 @@ class Model:
         return load_settings(
             environ={
                 "LZ_SYNC_DATA_DIR": str(folder),
+                "LZ_SYNC_GOOGLE_CLOUD__ASSET_ENDPOINT": self.endpoint,
                 **{f"LZ_SYNC_SYNC_LAYERS__API_SYNC__{name}": str(value) for name, value in api.items()},
             }
         )
+
+    def served_at(self, endpoint: str) -> Model:
+        """Let syncs ask there."""
+        google = self.settings.google_cloud.model_copy(update={"asset_endpoint": endpoint})
+        self.settings, self.endpoint = self.settings.model_copy(update={"google_cloud": google}), endpoint
+        return self
 
     # --- what happens -------------------------------------------------------------------------------------------------
 

@@ -326,7 +326,7 @@ def test_a_name_that_histories_do_not_know_is_isolated(demo: Demo) -> None:
     result = demo.read()
     assert {item.name for item in result.observations} == {*changed} - {lost}
     assert result.without_history == [lost]
-    assert not result.errors
+    assert {kind: error.reason for kind, error in result.errors.items()} == {FIREWALL: Reason.NOT_FOUND}, "it is told"
     assert result.calls[HISTORY] == 1 + 2 * 3, "halves of eight"
 
 

@@ -29,8 +29,8 @@ _MISSING = object()
 _NOT_JUDGED = Verdict("", "", "", "", "", Outcome.UNKNOWN, "")
 #: Data that a control has judged, as far as it reads it, is judged once; so many are remembered.
 _REMEMBERED = 4_096
-#: Counted up whenever an unchanged expression may say something else, e.g. with another meaning of a function.
-_LANGUAGE = 1
+#: What decides on the meaning of an expression: when one of these modules changes, everything is judged once more.
+_DECIDING = ("controls.py", "projection.py")
 _ON, _OFF = frozenset({"true", "yes", "y", "1"}), frozenset({"false", "no", "n", "0"})
 #: What CEL raises when the data has another shape than the expression expects.
 _UNDECIDABLE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
@@ -166,7 +166,7 @@ class Controls:
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what the controls say, in any order: it differs where a verdict may."""
-        said = "\n".join([str(_LANGUAGE), *sorted(control.text for control in self.all)])
+        said = "\n".join([_language(), *sorted(control.text for control in self.all)])
         return hashlib.sha256(said.encode()).hexdigest()
 
     def about(self, asset_type: str, content_type: str) -> tuple[Control, ...]:
@@ -179,6 +179,13 @@ class Controls:
         if controls is None:
             return []
         return [verdict for control in controls if (verdict := control.evaluate(name, data)) is not None]
+
+
+@cache
+def _language() -> str:
+    """What stands for how expressions are understood."""
+    package = resources.files("lz_sync_dagster") / "sync" / "compliance"
+    return hashlib.sha256(b"".join((package / file).read_bytes() for file in _DECIDING)).hexdigest()
 
 
 @cache

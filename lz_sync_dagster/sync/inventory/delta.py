@@ -139,6 +139,16 @@ def is_news(update_ns: int, known: KnownVersion | None) -> bool:
     return known.update_ns < update_ns or known.seen_ns < end_of_second
 
 
+def _no_history(found: Found) -> SyncError:
+    return SyncError(
+        "has changed, and its history does not know it",
+        where=found.name,
+        remedy="wait for the next full read of its type, or run 'lz-sync sync inventory --full'",
+        reason=Reason.NOT_FOUND,
+        transient=False,
+    )
+
+
 @dataclass
 class _Read:
     client: Any
@@ -244,6 +254,7 @@ class _Read:
         """One name that a history does not know refuses the call for all: ask for the halves."""
         if len(batch) == 1:
             self.result.without_history.append(batch[0].name)
+            self._failed(batch, _no_history(batch[0]))
             return []
         if self.isolating >= _MAX_ISOLATING:
             self._failed(batch, error)

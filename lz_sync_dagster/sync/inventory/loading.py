@@ -39,6 +39,8 @@ _MAX_REFUSED = 20
 _AT_ONCE, _AT_ONCE_IN_A_BASELINE = 1_000, 5_000
 #: Assets of a baseline whose fields are noted; later every changed one's are.
 _SAMPLE = 100
+#: News of one batch and type that are looked up in the contents.
+_LOOKED_UP = 50
 _FIELDS_LOCK = "data_fields"
 
 
@@ -52,6 +54,7 @@ class Loaded:
         unusable: how many cannot be used; the read proves no absence then.
         baseline: no read of the part reached its end before.
         sampled: assets of a baseline whose fields were noted.
+        written: the store's last write of resources before the read.
         drifted: fields that are new, or have another type.
         result: what the complete read proved; ``None`` if it proves nothing.
     """
@@ -63,6 +66,7 @@ class Loaded:
     baseline: bool = False
     read_ns: int = 0
     sampled: int = 0
+    written: int = 0
     drifted: int = 0
     applied: Applied = field(default_factory=Applied)
     result: ReadResult | None = None
@@ -118,7 +122,7 @@ class PartLoader:
         """
         self._held = Decoded()
         base, names = self._begin(part), set[str]()
-        loaded.baseline = base.baseline
+        loaded.baseline, loaded.written = base.baseline, base.written
         relations: dict[str, dict[str, object]] = {}
         waiting: deque[tuple[Pending, int]] = deque()
         for page in self._reader.read(part):
@@ -155,7 +159,9 @@ class PartLoader:
 
     def take_delta(self, found: DeltaResult) -> Loaded:
         """Take in what a delta read found: all of it is news."""
-        loaded = Loaded(decoded=len(found.observations))
+        with self._store.read() as connection:
+            written = assets.written(connection)
+        loaded = Loaded(decoded=len(found.observations), written=written)
         letters = [dead_letter(part, item) for part, item in found.unusable]
         self._take_observations(found.observations, Decoded(), loaded, letters)
         return loaded
@@ -215,8 +221,8 @@ class PartLoader:
                 dead_letters.add(connection, letters, now=self._clock())
 
     def _note_fields(self, batch: list[Observation], loaded: Loaded) -> None:
-        """Record which fields the contents have, so that a new one is told. Of a baseline the first assets are enough
-        to know what a type looks like."""
+        """Record which fields the contents have, so that a new one is told. Of a baseline the first assets are noted;
+        what they lack and others have is found when it comes up."""
         if loaded.baseline:
             batch = batch[: max(0, _SAMPLE - loaded.sampled)]
             loaded.sampled += len(batch)
@@ -231,21 +237,29 @@ class PartLoader:
                     found[path] = (kinds | fields[path], example)
         if not any(news.values()):
             return
+        missed = set() if loaded.baseline else self._missed(news, loaded.written)
         with self._store.write(exclusive=_FIELDS_LOCK) as connection:
             now = self._clock()
-            for (asset_type, content_type), found in news.items():
-                for example in {name for _, name in found.values()}:
+            for key, found in news.items():
+                groups: dict[tuple[str, bool], dict[str, frozenset[str]]] = {}
+                for path, (kinds, example) in found.items():
+                    is_old = loaded.baseline or (*key, path) in missed
+                    groups.setdefault((example, is_old), {})[path] = kinds
+                for (example, is_old), fields in groups.items():
                     drifted = data_fields.record(
-                        connection,
-                        asset_type,
-                        content_type,
-                        {path: kinds for path, (kinds, name) in found.items() if name == example},
-                        example=example,
-                        now=now,
-                        baseline=loaded.baseline,
-                        cache=self._fields,
+                        connection, *key, fields, example=example, now=now, baseline=is_old, cache=self._fields
                     )
                     loaded.drifted += len(drifted)
+
+    def _missed(self, news: Mapping[tuple[str, str], Mapping[str, object]], written: int) -> set[tuple[str, str, str]]:
+        """Fields that are new to the record and not to the contents: the first look did not come across them."""
+        with self._store.read() as connection:
+            return {
+                (*key, path)
+                for key, found in news.items()
+                for path in list(found)[:_LOOKED_UP]
+                if data_fields.was_there(connection, *key, path, written=written)
+            }
 
     def _apply(
         self, batch: list[Observation], decoded: Decoded, *, announce: bool

@@ -55,7 +55,8 @@ class StructDecoder:
         remembered = self._fields
         data: dict[str, Any] = {}
         paths: tuple[str, ...] = ()
-        for entry in wire.Items.FromString(body).items:
+        entries = wire.Items.FromString(body).items
+        for entry in entries:
             known = remembered.get(entry)
             if known is None:
                 known = self._field(entry)
@@ -64,13 +65,13 @@ class StructDecoder:
                 if known[0] in _DECIDE_ON_OTHERS and "" in known[2]:
                     raise _AsAWhole  # its raw text decides on the fields beside it
                 paths += tuple(f"{known[0]}.{path}" if path else known[0] for path in known[2])
-        if not stands_alone(data):
+        if len(data) != len(entries) or not stands_alone(data):  # a name that comes twice: the last one holds
             raise _AsAWhole
         return data, paths
 
     def _field(self, entry: bytes) -> _Field:
         parsed = wire.Entry.FromString(entry)
-        if parsed.ByteSize() != len(entry):  # not one key and one value: protobuf would merge the values
+        if not parsed.key or parsed.ByteSize() != len(entry):  # no name, or values that protobuf would merge
             raise _AsAWhole
         key: str = parsed.key
         try:

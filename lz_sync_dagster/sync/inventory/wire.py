@@ -8,6 +8,7 @@ its bytes, and an asset whose bytes are known is not parsed at all. Field number
 from __future__ import annotations
 
 import hashlib
+from importlib import resources
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -34,10 +35,25 @@ _MESSAGES: dict[str, tuple[tuple[str, int, int, int], ...]] = {
     "Entry": (("key", 1, _STRING, _ONE), ("value", 2, _BYTES, _ONE)),
     "Value": (("text", 3, _BYTES, _ONE), ("struct", 5, _BYTES, _ONE), ("list", 6, _BYTES, _ONE)),
 }
-#: Counted up whenever the same bytes may be understood in another way, e.g. with other rules of redaction: then every
-#: asset is decoded once more.
-_MEANING = 1
-_PERSON = f"lz-sync {_MEANING}".encode()
+#: What decides how the bytes are understood. When one of these modules changes, every asset is decoded once more: a
+#: mended rule of redaction has to reach what is stored.
+_DECIDING = (
+    "sync/inventory/decoder.py",
+    "sync/inventory/exported.py",
+    "sync/inventory/structs.py",
+    "sync/state/observation.py",
+    "sync/state/redaction.py",
+)
+
+
+def _meaning() -> bytes:
+    """16 bytes that stand for how assets are understood."""
+    package = resources.files("lz_sync_dagster")
+    sources = b"".join((package / path).read_bytes() for path in _DECIDING)
+    return hashlib.blake2b(sources, digest_size=16).digest()
+
+
+_MEANING = _meaning()
 
 
 def _classes() -> dict[str, Any]:
@@ -60,4 +76,4 @@ Page, Asset, Resource, Items, Entry, Value = (_CLASSES[name] for name in _MESSAG
 
 def fingerprint(body: bytes) -> bytes:
     """16 bytes that stand for an asset's bytes, and for how they are understood."""
-    return hashlib.blake2b(body, digest_size=16, person=_PERSON).digest()
+    return hashlib.blake2b(body, digest_size=16, person=_MEANING).digest()

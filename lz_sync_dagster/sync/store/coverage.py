@@ -53,7 +53,7 @@ def mark(connection: sa.Connection, marks: Sequence[CoverageMark], *, now: datet
     """
     if not marks:
         return
-    rows = _rows(connection, {_part(item) for item in marks})
+    rows = _rows(connection, {_part(item) for item in marks}, lock=True)
     states: dict[Part, dict[str, Any]] = {part: dict(row._mapping) for part, row in rows.items()}
     spans = _Spans()
     for item in marks:
@@ -182,7 +182,7 @@ def _bound(part: Part, **values: Any) -> dict[str, Any]:
 def forget(connection: sa.Connection, parts: Iterable[Part], *, now: datetime | None = None) -> None:
     """Drop the rows of parts (scope, asset type, content type) that are no longer asked for; their history ends at
     ``now`` (``None``: when they were last looked at) and stays."""
-    gone = _rows(connection, set(parts))
+    gone = _rows(connection, set(parts), lock=True)
     spans = _Spans()
     for part, row in gone.items():
         spans.close(part, max(now or row.checked_at, row.since), row.complete_read_ns)
@@ -205,12 +205,15 @@ def proven_since(connection: sa.Connection) -> datetime | None:
     return None if oldest is None else from_ns(oldest)
 
 
-def _rows(connection: sa.Connection, parts: set[Part]) -> dict[Part, sa.Row[Any]]:
+def _rows(connection: sa.Connection, parts: set[Part], *, lock: bool = False) -> dict[Part, sa.Row[Any]]:
+    """Rows of parts; with ``lock`` nobody else writes them until the transaction ends."""
     key = sa.tuple_(*(coverage.c[name] for name in _KEY))
     found: dict[Part, sa.Row[Any]] = {}
     wanted = sorted(parts)
     for start in range(0, len(wanted), _CHUNK):
         query = sa.select(coverage).where(key.in_(wanted[start : start + _CHUNK]))
+        if lock:
+            query = query.with_for_update()
         for row in connection.execute(query):
             found[row.scope, row.asset_type, row.content_type] = row
     return found

@@ -11,10 +11,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lz_sync_dagster.sync.store.schema import data_fields
+from lz_sync_dagster.sync.store.schema import data_fields, resource_contents, resources
 from lz_sync_dagster.sync.timing import from_ns, to_ns
 
 _NULL = "null"
@@ -119,6 +120,26 @@ def record(
         insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
         connection.execute(insert(table).on_conflict_do_nothing(), inserts)
     return drifts
+
+
+def was_there(connection: sa.Connection, asset_type: str, content_type: str, path: str, *, written: int) -> bool:
+    """Whether some content of a type that was written no later than the write of that number has a key of this name: a
+    field that the first look at the type may have missed. It reads the contents of the type, so ask for news only."""
+    key = path.replace("[]", "").rstrip(".").rpartition(".")[2]
+    text = sa.cast(resource_contents.c.data, sa.Text)
+    query = (
+        sa.select(resources.c.name)
+        .join(resource_contents, resource_contents.c.id == resources.c.content_id)
+        .where(
+            resources.c.asset_type == asset_type,
+            resources.c.content_type == content_type,
+            resources.c.deleted.is_(False),
+            resources.c.written <= written,
+            text.contains(f"{orjson.dumps(key).decode()}:", autoescape=True),
+        )
+        .limit(1)
+    )
+    return connection.execute(query).first() is not None
 
 
 def _values(

@@ -167,6 +167,7 @@ def finish_read(
         breakers.close_breaker(connection, part, now=clock())
         _prove(connection, part, read_ns=read_ns, total=total, now=clock())
     deleted = _delete_absent(store, part, lost, read_ns=read_ns, layer=layer, clock=clock)
+    deleted += _settle_elsewhere(store, part, read_ns=read_ns, layer=layer, clock=clock, breaker=breaker)
     return ReadResult(deleted=confirmed + deleted, missing=len(marks), withheld=False, lost=len(lost), known=known)
 
 
@@ -466,6 +467,34 @@ def _delete_gone(
     if rows:
         _delete(connection, rows, read_ns=read_ns, layer=layer, now=now)
     return len(rows)
+
+
+def _settle_elsewhere(store: Store, part: Part, *, read_ns: int, layer: LayerId, clock: Clock, breaker: Breaker) -> int:
+    """Delete assets that other scopes lack, and that this read would have shown if they had moved here. What is too
+    much to believe is left to the next read of its own part, which opens the breaker."""
+    scope, asset_type, content_type = part
+    missing = (
+        resources.c.scope != scope,
+        resources.c.asset_type == asset_type,
+        resources.c.content_type == content_type,
+        resources.c.absent_ns.is_not(None),
+        resources.c.deleted.is_(False),
+    )
+    deleted = 0
+    with store.read() as connection:
+        scopes = list(connection.scalars(sa.select(resources.c.scope).where(*missing).distinct()))
+        found: dict[Part, tuple[int, list[str]]] = {}
+        for other in scopes:
+            there = (other, asset_type, content_type)
+            ledger = assets.ledger_of(connection, there)
+            rows = connection.execute(sa.select(*_DATES).where(*missing, resources.c.scope == other))
+            lost = [row.name for row in rows if _is_gone(row, ledger)]
+            known = connection.scalar(sa.select(sa.func.count()).select_from(resources).where(_here(there)))
+            found[there] = (int(known or 0), lost)
+    for there, (known, lost) in found.items():
+        if lost and not breaker.opens(known=known, lost=len(lost)):
+            deleted += _delete_absent(store, there, lost, read_ns=read_ns, layer=layer, clock=clock)
+    return deleted
 
 
 def _is_gone(row: sa.Row[Any], ledger: Ledger) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from typing import Any
 
@@ -13,12 +14,26 @@ from hypothesis import strategies as st
 
 from lz_sync_dagster.sync.inventory.structs import StructDecoder, struct_dict
 from lz_sync_dagster.sync.state.redaction import REDACTED, redact
+from tests.conftest import SOAK
 
 TOKEN = "ghp_" + "a1B2" * 9
-#: Without the empty one: what is below it has no unambiguous path.
 KEYS = st.sampled_from(
     [
-        *("a", "b", "name", "key", "value", "kind", "data", "stringData", "items", "labels", "description", "x\x00y"),
+        *(
+            "a",
+            "b",
+            "name",
+            "key",
+            "value",
+            "kind",
+            "data",
+            "stringData",
+            "items",
+            "labels",
+            "description",
+            "",
+            "x\x00y",
+        ),
         *("password", "userData", "apiKey", "oidcToken", "oauthToken", "secretEnv", "pageToken", "fingerprint"),
         *("metadata", "commonInstanceMetadata", "env", "environment", "environmentVariables", "substitutions"),
         *("args", "command", "enable-oslogin", "startup-script", "ünïcode", "k" * 600),
@@ -55,14 +70,19 @@ VALUES = st.recursive(
 STRUCTS = st.dictionaries(KEYS, VALUES, max_size=6)
 
 
+def named(paths: tuple[str, ...]) -> list[str]:
+    """Paths in their order, without the names that are empty: they leave a dot, or none."""
+    return sorted(".".join(filter(None, path.split("."))) for path in paths)
+
+
 def plainly(body: bytes) -> tuple[dict[str, Any], list[str]]:
     data, paths = redact(struct_dict(struct_pb2.Struct.FromString(body)))
-    return data, sorted(paths)
+    return data, named(paths)
 
 
 def decoded(decoder: StructDecoder, body: bytes) -> tuple[dict[str, Any], list[str]]:
     data, paths = decoder.decode(body)
-    return data, sorted(paths)
+    return data, named(paths)
 
 
 def encoded(data: dict[str, Any]) -> bytes:
@@ -172,3 +192,35 @@ def test_a_remembered_field_does_not_outlive_what_stands_beside_it() -> None:
     for _ in range(2):
         assert decoder.decode(harmless)[0]["env0"]["value"] == "hunter2"
         assert decoder.decode(secret)[0]["env0"]["value"] == REDACTED
+
+
+FIELD_NAMES = tuple(["name", "value", "key", "kind", "data", "metadata", "items", "env", "password", "labels", "args", "stringData", "command"])
+SECRET_TEXTS = (
+    "hunter2xyz", "--password", "password=abc_secret", "Secret", "-----BEGIN PRIVATE KEY-----", "DB_PASSWORD", "-u",
+    "ghp_0123456789012345678901234567", "https://a:b@c", "a\x00b", '{"password":"x123456"}', "projects/a/b", "x",
+)  # fmt: skip
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(50 if SOAK else 2))
+def test_raw_text_decides_on_what_stands_beside_it(seed: int) -> None:
+    """What redaction removes may be what it goes by: a name that is removed still makes its value a secret."""
+    rng = random.Random(seed)
+    decoder = StructDecoder()
+
+    def value(depth: int) -> object:
+        kind = rng.random()
+        if kind < 0.45 or depth > 3:
+            return rng.choice(SECRET_TEXTS)
+        if kind < 0.55:
+            return rng.choice([1, 1.5, True, None])
+        if kind < 0.8:
+            return {rng.choice(FIELD_NAMES): value(depth + 1) for _ in range(rng.randint(0, 4))}
+        return [value(depth + 1) for _ in range(rng.randint(0, 4))]
+
+    for _ in range(1_500):
+        message = struct_pb2.Struct()
+        message.update({rng.choice(FIELD_NAMES): value(0) for _ in range(rng.randint(0, 5))})
+        data, paths = decoder.decode(message.SerializeToString())
+        expected, removed = redact(struct_dict(message))
+        assert (data, sorted(paths)) == (expected, sorted(removed))

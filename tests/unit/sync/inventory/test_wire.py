@@ -60,5 +60,5 @@ def test_a_fingerprint_is_of_the_bytes_and_of_their_meaning(monkeypatch: pytest.
     before = wire.fingerprint(b"asset")
     assert (len(before), wire.fingerprint(b"asset")) == (16, before)
     assert wire.fingerprint(b"asset ") != before
-    monkeypatch.setattr(wire, "_PERSON", b"lz-sync 2")
+    monkeypatch.setattr(wire, "_MEANING", b"another")
     assert wire.fingerprint(b"asset") != before, "with other rules every asset is decoded once more"

@@ -240,3 +240,45 @@ def test_project_and_place_are_known(store: Store) -> None:
         row = connection.execute(sa.select(resources)).one()
     assert (row.project, row.location, row.changed_at) == ("p-1", "europe-west1-b", NOW)
     assert NOW - row.changed_at == timedelta(0)
+
+
+def versions(store: Store) -> list[tuple[bool, int, int, list[str]]]:
+    """What is known of asset ``a``, oldest first: deleted, from, until (-1: now), ancestors."""
+    with store.read() as connection:
+        old = connection.execute(sa.select(resource_versions).order_by(resource_versions.c.version)).all()
+        now = connection.execute(sa.select(resources)).one()
+    return [(row.deleted, row.valid_from_ns, row.valid_to_ns, row.ancestors) for row in old] + [
+        (now.deleted, now.valid_from_ns, -1, now.ancestors)
+    ]
+
+
+def test_a_move_is_a_version_and_news(store: Store) -> None:
+    take(store, asset("a", update=1, observed=1, x=1))
+    take(store, asset("a", update=1, observed=9, source=Source.SNAPSHOT, scope="folders/2", x=1))
+    assert versions(store) == [(False, 1, 9, ["projects/1", SCOPE]), (False, 9, -1, ["projects/1", "folders/2"])]
+    with store.read() as connection:
+        frame = event_log.after(connection, 0, limit=9)[-1]
+    assert (frame.event_type, frame.data["moved_from"]) == (EventType.RESOURCE_UPDATED, ["projects/1", SCOPE])
+
+
+def test_what_comes_back_as_an_older_version_exists_since_it_was_seen_again(store: Store) -> None:
+    take(store, asset("a", update=2, observed=2, x=2))
+    read(store, 5)
+    read(store, 6)
+    take(store, asset("a", update=1, observed=100, source=Source.SNAPSHOT, x=1))
+    assert [item[:3] for item in versions(store)] == [(False, 2, 5), (True, 5, 100), (False, 100, -1)]
+
+
+def test_what_one_scope_lacks_is_gone_only_when_the_others_were_read_since(store: Store) -> None:
+    other = ("folders/2", TYPE, "RESOURCE")
+    read(store, 4, part=other)
+    read(store, 5, asset("a", update=1, observed=5, source=Source.SNAPSHOT))
+    for read_ns in (6, 7, 8):
+        assert read(store, read_ns).deleted == 0, "it may have moved to the folder"
+    moved = asset("a", update=1, observed=9, source=Source.SNAPSHOT, scope="folders/2")
+    assert read(store, 9, moved, part=other).deleted == 0
+    assert len(existing(store)) == 1
+    for read_ns in (10, 12):
+        read(store, read_ns, part=other)
+        read(store, read_ns + 1)
+    assert existing(store) == {}

@@ -115,12 +115,15 @@ def _fill_columns() -> None:
             f"UPDATE resource_versions SET {column} = "  # noqa: S608
             f"(SELECT resources.{column} FROM resources WHERE {current})"
         )
-    op.execute("UPDATE resources SET valid_from_ns = update_ns, written = 1")
+    begins = "CASE WHEN {0}deleted AND {0}absent_ns > {0}update_ns THEN {0}absent_ns ELSE {0}update_ns END"
+    op.execute(f"UPDATE resources SET valid_from_ns = {begins.format('')}, written = 1")  # noqa: S608
     op.execute(
         "UPDATE resource_versions SET valid_from_ns = update_ns, valid_to_ns = coalesce("  # noqa: S608
         f"(SELECT later.update_ns FROM resource_versions AS later WHERE {following}), "
-        f"(SELECT resources.update_ns FROM resources WHERE {current}), update_ns)"
+        f"(SELECT resources.valid_from_ns FROM resources WHERE {current}), update_ns)"
     )
+    columns = "scope, asset_type, content_type, status, reason, detail, complete_read_ns, since"
+    op.execute(f"INSERT INTO coverage_history ({columns}) SELECT {columns} FROM coverage")  # noqa: S608
     op.execute("UPDATE terraform_blocks SET attributes = '{}', blob = ''")
 
 
