@@ -22,6 +22,7 @@ class Reason(StrEnum):
     CONFLICT = "conflict"
     BUSY = "busy"
     NOT_READ_YET = "not_read_yet"
+    NOT_CONFIGURED = "not_configured"
     BREAKER_OPEN = "breaker_open"
     INTERNAL = "internal"
 

@@ -470,7 +470,7 @@ def _coverage(patient: _Patient) -> Iterator[Result]:
         groups.setdefault((gap.status, gap.reason, gap.remedy), []).append(gap)
     for gaps in groups.values():
         first = gaps[0]
-        make = _warning if first.reason is Reason.NOT_READ_YET else _failed
+        make = _warning if first.reason in (Reason.NOT_READ_YET, Reason.NOT_CONFIGURED) else _failed
         since = min(gap.since for gap in gaps)
         parts = _some([f"{gap.asset_type} {gap.content_type} in {gap.scope}" for gap in gaps])
         what = f"{first.status.value} since {since:%Y-%m-%d %H:%M} UTC: {first.reason.value}, {first.detail}"

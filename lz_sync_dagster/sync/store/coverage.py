@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.models import Coverage, CoverageGap, CoverageStatus
 from lz_sync_dagster.sync.state.reducer import Part
-from lz_sync_dagster.sync.store.schema import coverage, coverage_history
+from lz_sync_dagster.sync.store.schema import coverage, coverage_history, resources
 from lz_sync_dagster.sync.timing import from_ns, to_ns
 
 #: How long the last complete read may stand in for one that fails (section 7 of the architecture document).
@@ -239,7 +239,7 @@ def summary(connection: sa.Connection, *, now: datetime, ttl: timedelta) -> Cove
     """The whole ledger in one `Coverage`. A row that no complete read proved within ``ttl`` counts as stale.
 
     A gap that was once read completely keeps serving the last good copy: it is ``partial`` until ``ttl``, then
-        ``stale``.
+        ``stale``. What is kept of a part that has no row is a gap too: see `unlisted`.
     """
     rows = connection.execute(
         sa.select(coverage).order_by(coverage.c.scope, coverage.c.asset_type, coverage.c.content_type)
@@ -270,7 +270,88 @@ def summary(connection: sa.Connection, *, now: datetime, ttl: timedelta) -> Cove
                     since=row.since,
                 )
             )
+    for gap in unlisted(connection):
+        counts[gap.status] += 1
+        gaps.append(gap)
     return of_counts(counts, gaps)
+
+
+def unlisted(connection: sa.Connection) -> list[CoverageGap]:
+    """Parts of which something is kept as existing, though no row of the ledger stands for them: nothing reads them.
+
+    Such is what a scope or type leaves behind that was taken out of the configuration, and what the feed tells of a
+    type that no read asks for. It costs a few steps in an index per part, however many resources there are.
+    """
+    found = connection.execute(_UNLISTED).all()
+    if not found:
+        return []
+    begun = connection.scalar(sa.select(sa.exists().where(coverage.c.scope.is_not(None))))
+    reason = Reason.NOT_CONFIGURED if begun else Reason.NOT_READ_YET
+    return [
+        CoverageGap(
+            scope=row.scope,
+            asset_type=row.asset_type,
+            content_type=row.content_type,
+            status=CoverageStatus.UNKNOWN,
+            reason=reason,
+            detail=_NOT_CONFIGURED if begun else "told by the feed, and no read has begun yet",
+            remedy=_CONFIGURE if begun else "run 'lz-sync sync inventory'",
+            since=row.since,
+        )
+        for row in sorted(found)
+    ]
+
+
+_NOT_CONFIGURED = "no longer configured, or never: what is kept of it is not read, and may be gone since"
+_CONFIGURE = "add the scope, the endpoint or the content type to sync_layers.api_sync; what is kept stays until then"
+
+
+def _unlisted() -> sa.Select[Any]:
+    """Each level of the key is walked from one value to the next: neither engine skips through an index by itself."""
+    r = resources.c
+    scopes = sa.select(sa.func.min(r.scope).label("scope")).cte("scopes", recursive=True)
+    beyond = sa.select(sa.func.min(r.scope)).where(r.scope > scopes.c.scope).correlate(scopes).scalar_subquery()
+    scopes = scopes.union_all(sa.select(beyond).where(scopes.c.scope.is_not(None)))
+    first = sa.select(sa.func.min(r.content_type)).where(r.scope == scopes.c.scope).correlate(scopes)
+    contents = sa.select(scopes.c.scope, first.scalar_subquery().label("content_type")).where(
+        scopes.c.scope.is_not(None)
+    )
+    walked = contents.cte("contents", recursive=True)
+    later = sa.select(sa.func.min(r.content_type)).where(
+        r.scope == walked.c.scope, r.content_type > walked.c.content_type
+    )
+    walked = walked.union_all(
+        sa.select(walked.c.scope, later.correlate(walked).scalar_subquery()).where(walked.c.content_type.is_not(None))
+    )
+    mine = (r.scope == walked.c.scope, r.content_type == walked.c.content_type)
+    start = sa.select(sa.func.min(r.asset_type)).where(*mine).correlate(walked).scalar_subquery()
+    parts = (
+        sa.select(walked.c.scope, walked.c.content_type, start.label("asset_type"))
+        .where(walked.c.content_type.is_not(None))
+        .cte("parts", recursive=True)
+    )
+    after = sa.select(sa.func.min(r.asset_type)).where(
+        r.scope == parts.c.scope, r.content_type == parts.c.content_type, r.asset_type > parts.c.asset_type
+    )
+    parts = parts.union_all(
+        sa.select(parts.c.scope, parts.c.content_type, after.correlate(parts).scalar_subquery()).where(
+            parts.c.asset_type.is_not(None)
+        )
+    )
+    listed = sa.exists().where(*(coverage.c[name] == parts.c[name] for name in _KEY)).correlate(parts)
+    kept = sa.exists().where(*(r[name] == parts.c[name] for name in _KEY), r.deleted.is_(False)).correlate(parts)
+    ended = sa.select(sa.func.max(coverage_history.c.until)).where(
+        *(coverage_history.c[name] == parts.c[name] for name in _KEY)
+    )
+    # Of a part that never had a row, one of its resources says since when: to look for the first would be to read all.
+    told = sa.select(r.changed_at).where(*(r[name] == parts.c[name] for name in _KEY), r.deleted.is_(False)).limit(1)
+    since = sa.func.coalesce(ended.correlate(parts).scalar_subquery(), told.correlate(parts).scalar_subquery())
+    return sa.select(
+        *(parts.c[name] for name in _KEY), sa.type_coerce(since, coverage_history.c.until.type).label("since")
+    ).where(parts.c.asset_type.is_not(None), ~listed, kept)
+
+
+_UNLISTED = _unlisted()
 
 
 def of_counts(counts: Mapping[CoverageStatus, int], gaps: list[CoverageGap]) -> Coverage:

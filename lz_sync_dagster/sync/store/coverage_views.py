@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.models import Coverage, CoverageGap, CoverageStatus
-from lz_sync_dagster.sync.store.coverage import of_counts
+from lz_sync_dagster.sync.store.coverage import of_counts, unlisted
 from lz_sync_dagster.sync.store.schema import coverage, coverage_history, resources
 from lz_sync_dagster.sync.timing import from_ns, to_ns
 
@@ -35,6 +35,11 @@ class Parts:
             )
             if values
         ]
+
+    def has(self, part: tuple[str, str, str]) -> bool:
+        """Whether a part is meant."""
+        wanted = (self.scopes, self.asset_types, self.content_types)
+        return all(not values or value in values for value, values in zip(part, wanted, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,8 @@ class Span:
 def ledger(connection: sa.Connection, *, now: datetime, ttl: timedelta, only: Parts | None = None) -> list[LedgerRow]:
     """The ledger's rows in the order of scope, asset type and content type.
 
-    One that no complete read proved within ``ttl`` is stale, as in `coverage.summary`.
+    One that no complete read proved within ``ttl`` is stale, as in `coverage.summary`; what is kept of parts that have
+    no row is `coverage.unlisted`, among them.
     """
     query = sa.select(coverage).order_by(coverage.c.scope, coverage.c.asset_type, coverage.c.content_type)
     oldest = to_ns(now - ttl)
@@ -113,7 +119,12 @@ def ledger(connection: sa.Connection, *, now: datetime, ttl: timedelta, only: Pa
                 row.assets,
             )
         )
-    return rows
+    wanted = only or Parts()
+    for gap in unlisted(connection):
+        part = (gap.scope, gap.asset_type, gap.content_type)
+        if wanted.has(part):
+            rows.append(LedgerRow(*part, gap.status, gap.reason, gap.detail, gap.remedy, gap.since, None, None, None))
+    return sorted(rows, key=lambda row: row.part)
 
 
 def ledger_at(
