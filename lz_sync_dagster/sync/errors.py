@@ -23,6 +23,7 @@ class Reason(StrEnum):
     BUSY = "busy"
     NOT_READ_YET = "not_read_yet"
     NOT_CONFIGURED = "not_configured"
+    PRUNED = "pruned"
     BREAKER_OPEN = "breaker_open"
     INTERNAL = "internal"
 

@@ -4,16 +4,17 @@ was at an instant."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
 from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.models import Coverage, CoverageGap, CoverageStatus
+from lz_sync_dagster.sync.store import retention
 from lz_sync_dagster.sync.store.coverage import of_counts, unlisted
 from lz_sync_dagster.sync.store.schema import coverage, coverage_history, resources
-from lz_sync_dagster.sync.timing import from_ns, to_ns
+from lz_sync_dagster.sync.timing import format_ns, from_ns, to_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def ledger_at(
     """What the ledger knew at an instant of the past, of every part that it ever spoke of.
 
     A part without a complete read by then is ``unknown``: what is shown of it is what had not changed until it was
-    read, and what was deleted before is missing.
+    read, and what was deleted before is missing. So is every part before the instant up to which history was pruned.
     """
     instant = from_ns(instant_ns)
     where = (only or Parts()).conditions(coverage_history)
@@ -158,8 +159,27 @@ def ledger_at(
         rows[known.part] = known
     for part, since in begun.items():
         if part not in rows:
-            rows[part] = _unread(part, since)
+            rows[part] = _unread(part, since) if since > instant else _unconfigured(part, since)
+    pruned_ns = retention.pruned_until_ns(connection)
+    if pruned_ns is not None and instant_ns < pruned_ns:
+        rows = {part: _pruned(row, pruned_ns) for part, row in rows.items()}
     return [rows[part] for part in sorted(rows)]
+
+
+def _pruned(row: LedgerRow, pruned_ns: int) -> LedgerRow:
+    return replace(
+        row,
+        status=CoverageStatus.UNKNOWN,
+        reason=Reason.PRUNED,
+        detail=f"history is whole from {format_ns(pruned_ns)} on: what had ended by then was removed",
+        remedy="choose a later instant; to keep more from now on, raise history and coverage_history of the op prune",
+        complete_read_ns=None,
+    )
+
+
+def _unconfigured(part: tuple[str, str, str], since: datetime) -> LedgerRow:
+    """No span holds, and one began before: no read was asked for."""
+    return _unread(part, since, Reason.NOT_CONFIGURED.value, "no read of it was configured then")
 
 
 def known_since(connection: sa.Connection) -> datetime | None:

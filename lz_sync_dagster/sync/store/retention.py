@@ -11,12 +11,14 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from lz_sync_dagster.sync.models import Status
 from lz_sync_dagster.sync.store import assets, audit
 from lz_sync_dagster.sync.store.engine import Store
 from lz_sync_dagster.sync.store.schema import (
     audit_log,
+    counters,
     coverage,
     coverage_history,
     data_fields,
@@ -49,7 +51,7 @@ def prune_versions(store: Store, *, before: datetime, chunk: int = CHUNK) -> int
     def step() -> int:
         with store.write(exclusive=assets.LOCK) as connection:
             rows = connection.execute(
-                sa.select(*key, resource_versions.c.content_id)
+                sa.select(*key, resource_versions.c.content_id, resource_versions.c.valid_to_ns)
                 .where(resource_versions.c.valid_to_ns <= to_ns(before))
                 .order_by(resource_versions.c.valid_to_ns)
                 .limit(chunk)
@@ -58,9 +60,30 @@ def prune_versions(store: Store, *, before: datetime, chunk: int = CHUNK) -> int
                 wanted = [(row.name, row.content_type, row.version) for row in some]
                 connection.execute(resource_versions.delete().where(sa.tuple_(*key).in_(wanted)))
             _drop_contents(connection, rows)
+            if rows:
+                _mark_pruned(connection, max(row.valid_to_ns for row in rows))
         return len(rows)
 
     return _repeat(step, chunk)
+
+
+#: The counter that says up to when history is not whole any more.
+_PRUNED = "history_pruned_ns"
+
+
+def pruned_until_ns(connection: sa.Connection) -> int | None:
+    """Before this instant (exclusive) the past is not whole: a version or a span of coverage that held then was
+    removed. ``None``: nothing was."""
+    return connection.scalar(sa.select(counters.c.value).where(counters.c.name == _PRUNED))
+
+
+def _mark_pruned(connection: sa.Connection, until_ns: int) -> None:
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    row = insert(counters).values(name=_PRUNED, value=until_ns)
+    later = row.excluded.value > counters.c.value
+    connection.execute(
+        row.on_conflict_do_update(index_elements=[counters.c.name], set_={"value": row.excluded.value}, where=later)
+    )
 
 
 def prune_tombstones(store: Store, *, before: datetime, chunk: int = CHUNK) -> int:
@@ -93,7 +116,12 @@ def prune_tombstones(store: Store, *, before: datetime, chunk: int = CHUNK) -> i
 
 def prune_coverage_history(store: Store, *, before: datetime, chunk: int = CHUNK) -> int:
     """Remove spans of the coverage ledger that ended before an instant."""
-    return _by_key(store, coverage_history.c.id, coverage_history.c.until < before, chunk)
+    old = coverage_history.c.until < before
+    with store.write() as connection:
+        newest = connection.scalar(sa.select(sa.func.max(coverage_history.c.until)).where(old))
+        if newest is not None:
+            _mark_pruned(connection, to_ns(newest))
+    return _by_key(store, coverage_history.c.id, old, chunk)
 
 
 def prune_snapshots(store: Store, *, before: datetime, chunk: int = CHUNK) -> int:

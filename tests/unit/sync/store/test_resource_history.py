@@ -231,3 +231,12 @@ def test_the_ledger_row_by_row_agrees_with_its_summary(store: Store) -> None:
     assert [(row.scope, row.status) for row in rows] == [("B", CoverageStatus.STALE), ("a", CoverageStatus.COMPLETE)]
     summary = coverage_views.of_rows(rows)
     assert (summary.status, summary.complete, summary.stale) == (CoverageStatus.PARTIAL, 1, 1)
+
+
+def test_what_began_after_a_pruned_instant_may_have_been_there(store: Store) -> None:
+    one(store)
+    part(store, START, None, "complete", END)
+    assert kind_of_the_one(store) == "created"
+    with store.write() as connection:
+        connection.execute(schema.counters.insert().values(name="history_pruned_ns", value=START + 6 * HOUR))
+    assert kind_of_the_one(store) == "first_seen"

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lz_sync_dagster.layers import LayerId
-from lz_sync_dagster.sync.models import EventType
+from lz_sync_dagster.sync.errors import Reason
+from lz_sync_dagster.sync.models import CoverageStatus, EventType
 from lz_sync_dagster.sync.state.observation import Source, observe
-from lz_sync_dagster.sync.store import Store, assets, audit, coverage, event_log, retention
+from lz_sync_dagster.sync.store import Store, assets, audit, coverage, coverage_views, event_log, retention
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.schema import (
     audit_log,
@@ -64,6 +65,38 @@ def test_a_version_stays_as_long_as_it_held_at_an_instant_that_is_kept(store: St
     assert retention.prune_versions(store, before=NOW + 20 * DAY, chunk=1) == 2
     assert rows(store, resource_versions, "version") == [3]
     assert [data["day"] for data in rows(store, resource_contents, "data")] == [20, 30]
+
+
+def test_before_what_was_pruned_the_past_is_unknown(store: Store) -> None:
+    part = ("organizations/1", TYPE, "RESOURCE")
+    observed(store, "//b/a", NOW, size=1)
+    observed(store, "//b/a", NOW + 4 * DAY, size=2)
+    with store.write() as connection:
+        read = coverage.CoverageMark(*part, CoverageStatus.COMPLETE, complete_read_ns=to_ns(NOW + 9 * DAY), assets=1)
+        coverage.mark(connection, [read], now=NOW)
+
+    def status(at: datetime) -> list[tuple[CoverageStatus, Reason | None]]:
+        with store.read() as connection:
+            found = coverage_views.ledger_at(connection, to_ns(at), ttl=coverage.TTL)
+        return [(row.status, row.reason) for row in found]
+
+    assert retention.prune_versions(store, before=NOW + 2 * DAY) == 0
+    assert status(NOW + DAY) == [(CoverageStatus.COMPLETE, None)]
+    assert retention.prune_versions(store, before=NOW + 5 * DAY) == 1
+    assert retention.prune_coverage_history(store, before=NOW + 5 * DAY) == 0
+    assert status(NOW + DAY) == [(CoverageStatus.UNKNOWN, Reason.PRUNED)]
+    assert status(NOW + 4 * DAY) == [(CoverageStatus.COMPLETE, None)]
+
+
+def test_pruned_spans_of_the_ledger_move_the_mark_forward_only(store: Store) -> None:
+    part = ("organizations/1", TYPE, "RESOURCE")
+    for days, status in ((0, CoverageStatus.COMPLETE), (1, CoverageStatus.PARTIAL), (3, CoverageStatus.UNKNOWN)):
+        with store.write() as connection:
+            coverage.mark(connection, [coverage.CoverageMark(*part, status)], now=NOW + days * DAY)
+    for before, until in ((2, 1), (9, 3), (2, 3)):
+        retention.prune_coverage_history(store, before=NOW + before * DAY)
+        with store.read() as connection:
+            assert retention.pruned_until_ns(connection) == to_ns(NOW + until * DAY)
 
 
 def test_a_tombstone_outlives_its_versions_and_its_retention(store: Store) -> None:
