@@ -624,7 +624,8 @@ class Model:
                     assert then is not None
                     expected = {"resource_updated", "resource_created"}
                     if then.digest == now.digest:
-                        expected = {None}  # type: ignore[arg-type]
+                        moved = then.ancestors != now.ancestors
+                        expected = {"resource_updated"} if moved else {None}  # type: ignore[arg-type]
                 elif was:
                     expected = {"resource_deleted"}
                 elif there:
