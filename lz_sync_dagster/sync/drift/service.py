@@ -45,12 +45,8 @@ def refresh(store: Store, *, clock: Clock) -> bool:
             fingerprint = _fingerprint(connection, parts)
             written = terraform_drift.newest_write(connection)
             rows = None
-            if (
-                before is None
-                or before.fingerprint != fingerprint
-                or written < before.written
-                or terraform_drift.is_written_since(connection, before.written, ASSET_TYPES)
-            ):
+            moved = before is None or before.fingerprint != fingerprint or written < before.written
+            if moved or (before and terraform_drift.is_written_since(connection, before.written, ASSET_TYPES)):
                 rows = compare_all(connection, parts)
         compare = Compare(fingerprint, written, now)
         with store.write(exclusive=terraform_drift.LOCK) as connection:
