@@ -278,7 +278,10 @@ def breaker_list(config: ConfigOption = None, as_json: JsonOption = False) -> No
     if not found:
         typer.echo("nothing waits for a confirmation")
     for item, sample in found:
-        typer.echo(f"{' '.join(item.part)}: {item.lost} of {item.known} vanished, since {item.opened_at.isoformat()}")
+        typer.echo(
+            f"{' '.join(item.part)}: {item.lost} of {item.known} vanished, since {item.opened_at.isoformat()}, "
+            f"fingerprint {item.fingerprint}"
+        )
         for name in sample:
             typer.echo(f"  {name}")
         if item.lost > len(sample):
@@ -289,12 +292,12 @@ def breaker_list(config: ConfigOption = None, as_json: JsonOption = False) -> No
 def breaker_show(
     scope: ScopeArgument, asset_type: TypeArgument, content_type: ContentArgument, config: ConfigOption = None
 ) -> None:
-    """Print the names of all assets of a part that vanished, one a line."""
+    """Print the names of all assets of a part that vanished, one a line; their fingerprint goes to stderr."""
     from lz_sync_dagster.sync.store import breakers
 
     part = (scope, asset_type, content_type)
     with _opened(config) as (_, store), store.read() as connection:
-        breakers.find(connection, part)
+        typer.echo(f"fingerprint {breakers.find(connection, part).fingerprint}", err=True)
         after = ""
         while names := breakers.losses(connection, part, limit=_PAGE, after=after):
             typer.echo("\n".join(names))
@@ -307,8 +310,9 @@ def breaker_confirm(
     asset_type: TypeArgument,
     content_type: ContentArgument,
     config: ConfigOption = None,
-    lost: Annotated[
-        int | None, typer.Option("--lost", help="How many assets vanished when you looked; --yes needs it.")
+    fingerprint: Annotated[
+        str | None,
+        typer.Option("--fingerprint", help="Of what you looked at, as list and show tell it; --yes needs it."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
@@ -319,16 +323,16 @@ def breaker_confirm(
 
     part = (scope, asset_type, content_type)
     actor = f"cli:{getpass.getuser()}"
-    if yes and lost is None:
-        raise typer.BadParameter("--yes needs --lost: the number that you looked at", param_hint="--lost")
+    if yes and fingerprint is None:
+        raise typer.BadParameter("--yes needs --fingerprint: that of what you looked at", param_hint="--fingerprint")
     if not yes and not sys.stdin.isatty():
-        raise typer.BadParameter("there is no terminal to ask on: use --yes with --lost", param_hint="--yes")
+        raise typer.BadParameter("there is no terminal to ask on: use --yes with --fingerprint", param_hint="--yes")
     with _opened(config) as (_, store):
         try:
             with store.read() as connection:
                 found = breakers.find(connection, part)
                 sample = breakers.losses(connection, part, limit=_SAMPLE)
-            if lost is not None and lost != found.lost:
+            if fingerprint is not None and fingerprint != found.fingerprint:
                 raise breakers.changed(found)
             if not yes:
                 typer.echo(f"{found.lost} of {found.known} {asset_type} ({content_type}) in {scope} vanished:")

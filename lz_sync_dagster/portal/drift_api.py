@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -60,7 +61,8 @@ class DriftItem(_Item):
 
 
 class DriftCounts(_Item):
-    """Blocks by what became of them, and existing resources without a block. Null if they were never compared."""
+    """Blocks by what became of them, and existing resources without a block. Null if they were never compared; a
+    zero is null, too, unless both sides were read for it."""
 
     matched: int | None
     changed: int | None
@@ -102,7 +104,8 @@ class UnmanagedCount(_Item):
 
 
 class UnmanagedAnswer(Answer):
-    """A page of resources, by type and name; `counts` are those of the filters. Null if they were never compared."""
+    """A page of resources, by type and name; `counts` are those of the filters. Null if they were never compared, or
+    if none was found and a side was not read."""
 
     items: list[UnmanagedItem]
     counts: list[UnmanagedCount] | None
@@ -142,14 +145,15 @@ def drift(
             resource=resource,
             words=q,
         )
-        base, is_compared = both_sides(connection, portal)
+        base, is_compared, read = both_sides(connection, portal)
         found: dict[str, int | None] = dict.fromkeys((*DriftStatus, "unmanaged"))
         if is_compared:
             counted = terraform_drift.counts(
                 connection, kind=kind, path=path, address=address, resource=resource, words=q
             )
             unmanaged = sum(terraform_drift.count_unmanaged(connection, types_of(kind)).values())
-            found = {**{item.value: number for item, number in counted.items()}, "unmanaged": unmanaged}
+            every = {**{item.value: number for item, number in counted.items()}, "unmanaged": unmanaged}
+            found = terraform_drift.proven(every, files_read=read.files, resources_read=read.has(types_of(kind)))
     return DriftAnswer(
         items=[_item(row) for row in rows[:limit]],
         counts=DriftCounts.model_validate(found),
@@ -172,20 +176,23 @@ def unmanaged_resources(
     after = page.read_place(str, str)
     types = types_of(kind)
     with portal.store.read() as connection:
-        base, is_compared = both_sides(connection, portal)
+        base, is_compared, read = both_sides(connection, portal)
         if not is_compared:
             return UnmanagedAnswer(items=[], counts=None, unread_modules=None, next_cursor=None, **base)
         rows = terraform_drift.unmanaged(connection, types, limit=limit + 1, after=after, project=project, words=q)
         counted = terraform_drift.count_unmanaged(connection, types, project=project, words=q)
         unresolved = terraform_drift.unresolved_by_type(connection)
     modules = unresolved.get("", 0)
+    is_told = bool(counted) or (read.files and read.has(types))
     return UnmanagedAnswer(
         items=[_unmanaged(row, unresolved.get(row.asset_type, 0), modules) for row in rows[:limit]],
         counts=[
             UnmanagedCount(asset_type=name, unmanaged=number, unresolved_blocks=unresolved.get(name, 0))
             for name, number in sorted(counted.items())
-        ],
-        unread_modules=modules,
+        ]
+        if is_told
+        else None,
+        unread_modules=modules if modules or read.files else None,
         next_cursor=page.write_place(rows[limit - 1].asset_type, rows[limit - 1].name) if len(rows) > limit else None,
         **base,
     )
@@ -199,8 +206,22 @@ def types_of(kind: str | None) -> frozenset[str]:
     return ASSET_TYPES & {kind if mapping is None else mapping.asset_type}
 
 
-def both_sides(connection: sa.Connection, portal: Portal) -> tuple[dict[str, Any], bool]:
-    """``as_of``, ``source`` and ``coverage`` of both sides, and whether they were ever compared."""
+@dataclass(frozen=True, slots=True)
+class SidesRead:
+    """What was read at all. ``files``: the landing zone. ``types``: asset types whose resources were; ``gaps``: those
+    that are not known completely."""
+
+    files: bool
+    types: frozenset[str]
+    gaps: frozenset[str]
+
+    def has(self, types: frozenset[str]) -> bool:
+        """Whether resources of some of these types were read, and none of these types has a gap."""
+        return bool(types & self.types) and not types & self.gaps
+
+
+def both_sides(connection: sa.Connection, portal: Portal) -> tuple[dict[str, Any], bool, SidesRead]:
+    """``as_of``, ``source`` and ``coverage`` of both sides, whether they were ever compared, and what was read."""
     now = portal.clock()
     git = layer_status(connection, portal, LayerId.GIT, now)
     inventory = layer_status(connection, portal, LayerId.API, now)
@@ -215,7 +236,8 @@ def both_sides(connection: sa.Connection, portal: Portal) -> tuple[dict[str, Any
         "source": f"{git.source}; {inventory.source}",
         "coverage": coverage,
     }
-    return base, compare is not None
+    gaps = frozenset(gap.asset_type for gap in inventory.coverage.gaps if gap.content_type == "RESOURCE")
+    return base, compare is not None, SidesRead(git.as_of is not None, coverage_ledger.types_read(connection), gaps)
 
 
 def _item(listed: ListedRow) -> DriftItem:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
@@ -57,7 +57,12 @@ def serve(tmp_path: Any) -> Iterator[Serve]:
 
 def lose(store: Store, *, known: int = 10, left: int = 4) -> None:
     """Three reads: all, and twice those that are left."""
-    for step, count in enumerate((known, left, left), start=1):
+    read_in_turn(store, range(known), range(left), range(left))
+
+
+def read_in_turn(store: Store, *reads_of: Iterable[int], first: int = 1) -> None:
+    """Complete reads of the assets with these numbers."""
+    for step, numbers in enumerate(map(list, reads_of), start=first):
         with store.read() as connection:
             base = reads.base_of(connection, PART)
         shown = [
@@ -67,7 +72,7 @@ def lose(store: Store, *, known: int = 10, left: int = 4) -> None:
                 observed_ns=to_ns(NOW) + step,
                 source=Source.SNAPSHOT,
             )
-            for number in range(count)
+            for number in numbers
         ]
         with store.write(exclusive=assets.LOCK) as connection:
             assets.apply(connection, shown, layer=LayerId.API, now=NOW, evaluate=lambda *_: [])
@@ -76,7 +81,7 @@ def lose(store: Store, *, known: int = 10, left: int = 4) -> None:
             base,
             read_ns=to_ns(NOW) + step,
             names={item.name for item in shown},
-            total=count,
+            total=len(numbers),
             layer=LayerId.API,
             clock=lambda: NOW,
             breaker=Breaker(0.2, 5),

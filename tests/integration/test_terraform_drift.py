@@ -174,7 +174,12 @@ def test_nothing_is_done_unless_a_side_moved(
 ) -> None:
     fill(store, organization, terraform, clock)
     assert refresh(store, clock=clock)
+    clock.advance(timedelta(minutes=10))
     assert not refresh(store, clock=clock)
+    with store.read() as connection:
+        state = terraform_drift.compared(connection)
+        assert state is not None
+        assert state.compared_at == clock(), "what holds still is not old"
 
     with monkeypatch.context() as patch:
         patch.setattr(service, "compare_all", lambda *_: pytest.fail("nothing moved that terraform can make"))
@@ -401,3 +406,24 @@ def sync_git_once(settings: Settings, store: Store, clock: SteppedClock) -> None
         clock=clock,
         sleep=pytest.fail,
     )
+
+
+def test_a_zero_of_a_side_that_was_never_read_is_not_known(sqlite_store: Store, tmp_path: Path) -> None:
+    refresh(sqlite_store, clock=lambda: NOW)
+    settings = load_settings(environ={"LZ_SYNC_DATA_DIR": str(tmp_path)})
+    with TestClient(create_app(settings, sqlite_store, clock=lambda: NOW, pages=False)) as client:
+        drift = client.get("/api/v1/terraform-drift").json()
+        unmanaged = client.get("/api/v1/unmanaged-resources").json()
+    assert set(drift["counts"].values()) == {None}
+    assert (unmanaged["counts"], unmanaged["unread_modules"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("files", "resources", "known"),
+    [(False, True, {"changed"}), (True, False, {"changed", "unresolved"}), (True, True, {*DriftStatus, "unmanaged"})],
+)
+def test_a_zero_needs_the_sides_that_it_is_about(files: bool, resources: bool, known: set[str]) -> None:
+    found = {**dict.fromkeys((*DriftStatus, "unmanaged"), 0), "changed": 3}
+    told = terraform_drift.proven(found, files_read=files, resources_read=resources)
+    assert {name for name, number in told.items() if number is not None} == known
+    assert told["changed"] == 3

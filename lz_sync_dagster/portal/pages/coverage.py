@@ -13,6 +13,7 @@ from nicegui import ui
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.portal.answers import layer_status
 from lz_sync_dagster.portal.context import Portal, portal_of
+from lz_sync_dagster.portal.drift_api import both_sides, types_of
 from lz_sync_dagster.portal.pages import asked, elements, inventory_layer, inventory_words, reading, words
 from lz_sync_dagster.portal.pages.asked import COVERAGE_PAGE, ListQuestion
 from lz_sync_dagster.portal.pages.elements import Chip, instant, link, section, text
@@ -25,7 +26,6 @@ from lz_sync_dagster.sync.store.breakers import OpenBreaker
 from lz_sync_dagster.sync.store.coverage_views import LedgerRow, Parts, Span
 from lz_sync_dagster.sync.store.feed_freshness import TypeFreshness
 from lz_sync_dagster.sync.store.resource_views import ResourceFilter
-from lz_sync_dagster.sync.store.terraform_drift import DriftStatus
 from lz_sync_dagster.sync.timing import from_ns
 
 Part = tuple[str, str, str]
@@ -49,7 +49,7 @@ class Panels:
     breakers: list[tuple[OpenBreaker, list[str]]]
     feed: SyncStatus
     freshness: list[TypeFreshness]
-    drift: dict[DriftStatus, int] | None
+    drift: dict[str, int | None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +83,16 @@ def read(
 
 def _panels(connection: sa.Connection, portal: Portal, now: datetime) -> Panels:
     opened = breakers.open_breakers(connection)
-    compared = terraform_drift.compared(connection) is not None
+    _, compared, sides = both_sides(connection, portal)
+    blocks = {status.value: number for status, number in terraform_drift.counts(connection).items()}
     return Panels(
         forecast(connection, portal.settings.sync_layers.api_sync, now=now),
         [(item, breakers.losses(connection, item.part, limit=LOST)) for item in opened],
         layer_status(connection, portal, LayerId.PUBSUB, now),
         feed_freshness.over(connection, since=now - WINDOW),
-        terraform_drift.counts(connection) if compared else None,
+        terraform_drift.proven(blocks, files_read=sides.files, resources_read=sides.has(types_of(None)))
+        if compared
+        else None,
     )
 
 
@@ -277,7 +280,7 @@ class CoverageView:
                 )
 
     @staticmethod
-    def _drift(counts: dict[DriftStatus, int] | None) -> None:
+    def _drift(counts: dict[str, int | None] | None) -> None:
         with section("Terraform"):
             if counts is None:
                 text("p", "Terraform was not compared with the inventory yet.", "lz-empty")
@@ -285,8 +288,9 @@ class CoverageView:
                 with ui.element("ul").classes("lz-line lz-tally").props('aria-label="Terraform blocks"'):
                     for status, number in counts.items():
                         with ui.element("li").classes("lz-line"):
-                            Chip(inventory_words.terraform_sign(status.value))
-                            link(f"{number:,}", asked.drift_address(status=status.value))
+                            Chip(inventory_words.terraform_sign(status))
+                            said = words.UNKNOWN if number is None else f"{number:,}"
+                            link(said, asked.drift_address(status=status))
             link("Terraform and the inventory", asked.DRIFT_PAGE)
 
     def _feed(self, panels: Panels) -> None:

@@ -57,13 +57,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """``counts``: by status, ``None`` if terraform was never compared."""
+    """``counts``: by status, ``None`` if terraform was never compared; of a status, ``None`` if it is not known."""
 
     now: datetime
     as_of: datetime | None
     source: str
     coverage: Coverage
-    counts: dict[str, int] | None
+    counts: dict[str, int | None] | None
     rows: list[ListedRow]
     unmanaged: list[Unmanaged]
     unresolved: dict[str, int]
@@ -91,14 +91,15 @@ def _place(said: str | None, kinds: tuple[type, ...]) -> tuple[Any, ...] | None:
 
 def read(connection: sa.Connection, now: datetime, *, portal: Portal, question: Question) -> Found:
     """A page of blocks, or of resources without one, and the counts of all."""
-    base, is_compared = both_sides(connection, portal)
+    base, is_compared, sides = both_sides(connection, portal)
     shared = (now, base["as_of"], base["source"], base["coverage"])
     if not is_compared:
         return Found(*shared, None, [], [], {})
     types = types_of(question.kind)
     counted = terraform_drift.counts(connection, kind=question.kind, words=question.q)
-    counts = {status.value: number for status, number in counted.items()}
-    counts[UNMANAGED] = sum(terraform_drift.count_unmanaged(connection, types, words=question.q).values())
+    found = {status.value: number for status, number in counted.items()}
+    found[UNMANAGED] = sum(terraform_drift.count_unmanaged(connection, types, words=question.q).values())
+    counts = terraform_drift.proven(found, files_read=sides.files, resources_read=sides.has(types))
     limit: int = ROWS + 1
     after: Any = question.after
     if question.status == UNMANAGED:
@@ -162,17 +163,19 @@ class DriftView:
             said = f"coverage {words.COVERAGE_SIGNS[found.coverage.status].word.lower()}"
             link(f"{said}: {words.share_read(found.coverage)}", asked.COVERAGE_PAGE)
 
-    def _tally(self, counts: dict[str, int]) -> None:
+    def _tally(self, counts: dict[str, int | None]) -> None:
         question = self._question
         with ui.element("ul").classes("lz-line lz-tally").props('aria-label="Blocks by what became of them"'):
             with ui.element("li"):
-                blocks = sum(number for status, number in counts.items() if status != UNMANAGED)
+                blocks = sum(number or 0 for status, number in counts.items() if status != UNMANAGED)
                 self._chosen(link(f"All blocks: {blocks:,}", question.address(status=None)), question.status is None)
             for status in _MEANINGS:
                 with ui.element("li").classes("lz-line"):
                     Chip(inventory_words.terraform_sign(status))
-                    element = link(f"{counts[status]:,}", question.address(status=status))
-                    element.props["aria-label"] = f"{counts[status]:,} {status}"
+                    number = counts[status]
+                    said = words.UNKNOWN if number is None else f"{number:,}"
+                    element = link(said, question.address(status=status))
+                    element.props["aria-label"] = f"{said} {status}"
                     self._chosen(element, question.status == status)
         if question.kind:
             with ui.element("ul").classes("lz-active").props('aria-label="Filters that hold"'), ui.element("li"):

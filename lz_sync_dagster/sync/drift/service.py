@@ -32,6 +32,8 @@ _MANAGER = "//cloudresourcemanager.googleapis.com/"
 def refresh(store: Store, *, clock: Clock) -> bool:
     """Compare terraform and the inventory if one of them changed since the last time.
 
+    What has not moved still holds: the compare's instant is that of the last look, not of the last change.
+
     Returns:
         Whether they were compared.
     """
@@ -43,11 +45,8 @@ def refresh(store: Store, *, clock: Clock) -> bool:
             fingerprint = _fingerprint(connection, parts)
             written = terraform_drift.newest_write(connection)
             rows = None
-            if before is None or before.fingerprint != fingerprint or written < before.written:
-                rows = compare_all(connection, parts)
-            elif before.written == written:
-                return False
-            elif terraform_drift.is_written_since(connection, before.written, ASSET_TYPES):
+            moved = before is None or before.fingerprint != fingerprint or written < before.written
+            if moved or (before and terraform_drift.is_written_since(connection, before.written, ASSET_TYPES)):
                 rows = compare_all(connection, parts)
         compare = Compare(fingerprint, written, now)
         with store.write(exclusive=terraform_drift.LOCK) as connection:

@@ -606,6 +606,7 @@ terraform_drift = sa.Table(
 
 #: One row: what the rows of ``terraform_drift`` were made from. ``fingerprint``: of the terraform blocks, of the
 #: inventory's coverage and of the rules. ``written``: the newest write of ``resources`` that was seen.
+#: ``compared_at``: when the rows were last known to hold.
 terraform_compares = sa.Table(
     "terraform_compares",
     metadata,

@@ -394,6 +394,17 @@ def counts(
     return {status: found.get(status.value, 0) for status in DriftStatus}
 
 
+def proven(found: Mapping[str, int], *, files_read: bool, resources_read: bool) -> dict[str, int | None]:
+    """Counts by status and of ``unmanaged``, where a zero that a side was not read for is ``None``.
+
+    A block is unresolved by what the files say; all other counts need the inventory, too.
+    """
+    return {
+        name: number if number or (files_read and (resources_read or name == DriftStatus.UNRESOLVED)) else None
+        for name, number in found.items()
+    }
+
+
 def unresolved_by_type(connection: sa.Connection) -> dict[str, int]:
     """How many unresolved blocks may stand for a resource of each asset type; under ``""``, modules of which it is not
     known what they make."""
