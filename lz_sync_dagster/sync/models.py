@@ -114,7 +114,7 @@ class Project(_Model):
     display_name: str | None
     parent: str | None
     state: str | None
-    labels: dict[str, str]
+    labels: dict[str, str] | None
     created_at: str | None = None
 
 
@@ -150,7 +150,7 @@ class Subnetwork(_Model):
     region: str | None
     network: str | None
     ip_cidr_range: str | None
-    secondary_ranges: dict[str, str]
+    secondary_ranges: dict[str, str] | None
     private_google_access: bool | None
     flow_logs: bool | None
     purpose: str | None
@@ -167,13 +167,13 @@ class Firewall(_Model):
     direction: str | None
     priority: int | None
     disabled: bool | None
-    allowed: list[str]
-    denied: list[str]
-    source_ranges: list[str]
-    destination_ranges: list[str]
-    source_tags: list[str]
-    target_tags: list[str]
-    target_service_accounts: list[str]
+    allowed: list[str] | None
+    denied: list[str] | None
+    source_ranges: list[str] | None
+    destination_ranges: list[str] | None
+    source_tags: list[str] | None
+    target_tags: list[str] | None
+    target_service_accounts: list[str] | None
     logged: bool | None
 
 
@@ -187,13 +187,13 @@ class VM(_Model):
     zone: str | None
     machine_type: str | None
     status: str | None
-    internal_ips: list[str]
-    external_ips: list[str]
-    labels: dict[str, str]
-    internal_ipv6s: list[str] = Field(default_factory=list)
-    external_ipv6s: list[str] = Field(default_factory=list)
-    networks: list[str] = Field(default_factory=list)
-    service_accounts: list[str] = Field(default_factory=list)
+    internal_ips: list[str] | None
+    external_ips: list[str] | None
+    labels: dict[str, str] | None
+    internal_ipv6s: list[str] | None = None
+    external_ipv6s: list[str] | None = None
+    networks: list[str] | None = None
+    service_accounts: list[str] | None = None
     created_at: str | None = None
 
 
@@ -250,8 +250,8 @@ class Database(_Model):
     version: str | None = None
     tier: str | None = None
     high_availability: bool | None = None
-    private_addresses: list[str] = Field(default_factory=list)
-    public_addresses: list[str] = Field(default_factory=list)
+    private_addresses: list[str] | None = None
+    public_addresses: list[str] | None = None
     created_at: str | None = None
 
 
@@ -269,7 +269,7 @@ class Bucket(_Model):
     retention_seconds: int | None
     retention_locked: bool | None
     kms_key: str | None
-    labels: dict[str, str]
+    labels: dict[str, str] | None
     created_at: str | None
 
 
@@ -284,7 +284,7 @@ class Dataset(_Model):
     default_expiration_ms: int | None
     kms_key: str | None
     public: bool | None
-    labels: dict[str, str]
+    labels: dict[str, str] | None
     created_at: str | None
 
 

@@ -1,14 +1,14 @@
 """What the data of each asset type means: the one registry of typed views, for the state, the detail of a resource, and
 pages. Pure.
 
-A field that the inventory does not carry, or carries as something else than it should be, is ``None``: nothing is
-assumed, and a change of Google's shapes breaks nothing. The plural names of the REST APIs and the singular ones of
-older exports are both read. A type without a view is kept as it is.
+A field that the inventory does not carry, or carries as something else than it should be, is ``None``, a list as much
+as a text: nothing is assumed, and a change of Google's shapes breaks nothing. The plural names of the REST APIs and the
+singular ones of older exports are both read. A type without a view is kept as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -74,7 +74,7 @@ class Described(Protocol):
 
 
 class Data:
-    """A resource's data, read by dotted paths; what is of another kind than asked for is ``None``, or nothing."""
+    """A resource's data, read by dotted paths; what is of another kind than asked for is ``None``."""
 
     def __init__(self, value: Any) -> None:
         self._value = value if isinstance(value, Mapping) else {}
@@ -122,29 +122,37 @@ class Data:
         """Whether there is any value."""
         return self._at(path) is not None
 
-    def many(self, *paths: str) -> list[Any]:
+    def many(self, *paths: str) -> list[Any] | None:
         """The first of some lists that is there."""
         for path in paths:
             value = self._at(path)
             if isinstance(value, list):
                 return value
-        return []
+        return None
 
-    def objects(self, *paths: str) -> list[Data]:
-        """The objects of the first of some lists that is there."""
-        return [Data(item) for item in self.many(*paths) if isinstance(item, Mapping)]
+    def objects(self, *paths: str) -> list[Data] | None:
+        """The first of some lists that is there, of objects alone."""
+        items = self.many(*paths)
+        if items is None or not all(isinstance(item, Mapping) for item in items):
+            return None
+        return [Data(item) for item in items]
 
-    def texts(self, *paths: str) -> list[str]:
-        """The texts of the first of some lists that is there."""
-        return [item for item in self.many(*paths) if isinstance(item, str)]
+    def parts(self, *paths: str) -> list[Data] | None:
+        """Like `objects`, of what is inside an object that is there: a list that is left out there is an empty one."""
+        return self.objects(*paths) if any(self.has(path) for path in paths) else []
 
-    def labels(self, *paths: str) -> dict[str, str]:
+    def texts(self, *paths: str) -> list[str] | None:
+        """The first of some lists that is there, of texts alone."""
+        items = self.many(*paths)
+        return None if items is None or not all(isinstance(item, str) for item in items) else items
+
+    def labels(self, *paths: str) -> dict[str, str] | None:
         """The first of some maps of texts that is there."""
         for path in paths:
             value = self._at(path)
             if isinstance(value, Mapping):
                 return {str(key): str(item) for key, item in sorted(value.items())}
-        return {}
+        return None
 
     @property
     def created_at(self) -> str | None:
@@ -158,6 +166,15 @@ def _short(row: Described) -> str:
 
 def _some(*texts: str | None) -> list[str]:
     return list(dict.fromkeys(text for text in texts if text))
+
+
+def _each(items: Iterable[Data] | None, *paths: str) -> list[str] | None:
+    """One text of each; ``None`` if it is not known what there is."""
+    return None if items is None else _some(*(item.text(*paths) for item in items))
+
+
+def _number(items: list[Any] | None) -> int | None:
+    return None if items is None else len(items)
 
 
 def _project(row: Described, data: Data) -> Project:
@@ -188,13 +205,12 @@ def _folder(row: Described, data: Data) -> Folder:
 
 
 def _vpc(row: Described, data: Data) -> VPC:
-    known = data.has("subnetworks") or data.has("subnetwork")
     return VPC(
         name=row.name,
         display_name=_short(row),
         project=row.project,
         auto_create_subnetworks=data.flag("autoCreateSubnetworks"),
-        subnetworks=len(data.many("subnetworks", "subnetwork")) if known else None,
+        subnetworks=_number(data.many("subnetworks", "subnetwork")),
         routing_mode=data.text("routingConfig.routingMode"),
         mtu=data.whole("mtu"),
     )
@@ -209,7 +225,9 @@ def _subnetwork(row: Described, data: Data) -> Subnetwork:
         region=data.last("region") or row.location,
         network=data.last("network"),
         ip_cidr_range=data.text("ipCidrRange"),
-        secondary_ranges={item.text("rangeName") or "": item.text("ipCidrRange") or "" for item in ranges},
+        secondary_ranges=None
+        if ranges is None
+        else {item.text("rangeName") or "": item.text("ipCidrRange") or "" for item in ranges},
         private_google_access=data.flag("privateIpGoogleAccess"),
         flow_logs=data.flag("logConfig.enable", "enableFlowLogs"),
         purpose=data.text("purpose"),
@@ -237,11 +255,14 @@ def _firewall(row: Described, data: Data) -> Firewall:
     )
 
 
-def _protocols(data: Data, field: str) -> list[str]:
+def _protocols(data: Data, field: str) -> list[str] | None:
+    rules = data.objects(field)
+    if rules is None:
+        return None
     found = []
-    for item in data.objects(field):
+    for item in rules:
         protocol = item.text("IPProtocol", "ipProtocol")
-        ports = [str(port) for port in item.many("ports", "port")]
+        ports = [str(port) for port in item.many("ports", "port") or ()]
         if protocol:
             found.append(f"{protocol}:{','.join(ports)}" if ports else protocol)
     return found
@@ -249,11 +270,16 @@ def _protocols(data: Data, field: str) -> list[str]:
 
 def _vm(row: Described, data: Data) -> VM:
     interfaces = data.objects("networkInterfaces", "networkInterface")
-    access = [item for each in interfaces for item in each.objects("accessConfigs", "accessConfig")]
-    access6 = [item for each in interfaces for item in each.objects("ipv6AccessConfigs", "ipv6AccessConfig")]
-    # An address of the interface itself is internal unless the interface says that its IPv6 is external.
-    inner6 = [each.text("ipv6Address") for each in interfaces if each.text("ipv6AccessType") != "EXTERNAL"]
-    outer6 = [each.text("ipv6Address") for each in interfaces if each.text("ipv6AccessType") == "EXTERNAL"]
+    access = _inside(interfaces, "accessConfigs", "accessConfig")
+    access6 = _inside(interfaces, "ipv6AccessConfigs", "ipv6AccessConfig")
+    inner6: list[str] | None = None
+    outer6: list[str] | None = None
+    if interfaces is not None:
+        # An address of the interface itself is internal unless the interface says that its IPv6 is external.
+        inner6 = _each((item for item in interfaces if item.text("ipv6AccessType") != "EXTERNAL"), "ipv6Address")
+    if interfaces is not None and access6 is not None:
+        own = [item.text("ipv6Address") for item in interfaces if item.text("ipv6AccessType") == "EXTERNAL"]
+        outer6 = _some(*own, *(item.text("externalIpv6") for item in access6))
     return VM(
         name=row.name,
         display_name=_short(row),
@@ -261,19 +287,29 @@ def _vm(row: Described, data: Data) -> VM:
         zone=data.last("zone") or row.location,
         machine_type=data.last("machineType"),
         status=data.text("status"),
-        internal_ips=_some(*(each.text("networkIP", "ipAddress") for each in interfaces)),
-        external_ips=_some(*(item.text("natIP", "externalIp") for item in access)),
+        internal_ips=_each(interfaces, "networkIP", "ipAddress"),
+        external_ips=_each(access, "natIP", "externalIp"),
         labels=data.labels("labels"),
-        internal_ipv6s=_some(*inner6),
-        external_ipv6s=_some(*outer6, *(item.text("externalIpv6") for item in access6)),
-        networks=_some(*(each.last("network") for each in interfaces)),
-        service_accounts=_some(*(item.text("email") for item in data.objects("serviceAccounts", "serviceAccount"))),
+        internal_ipv6s=inner6,
+        external_ipv6s=outer6,
+        networks=None if interfaces is None else _some(*(each.last("network") for each in interfaces)),
+        service_accounts=_each(data.objects("serviceAccounts", "serviceAccount"), "email"),
         created_at=data.created_at,
     )
 
 
+def _inside(interfaces: list[Data] | None, *paths: str) -> list[Data] | None:
+    """What all interfaces have of something; ``None`` if one of them does not tell it."""
+    found: list[Data] = []
+    for each in interfaces or ():
+        items = each.parts(*paths)
+        if items is None:
+            return None
+        found += items
+    return None if interfaces is None else found
+
+
 def _cluster(row: Described, data: Data) -> Cluster:
-    known = data.has("nodePools") or data.has("nodePool")
     return Cluster(
         name=row.name,
         display_name=_short(row),
@@ -282,7 +318,7 @@ def _cluster(row: Described, data: Data) -> Cluster:
         status=data.text("status"),
         version=data.text("currentMasterVersion"),
         node_count=data.whole("currentNodeCount"),
-        node_pools=len(data.many("nodePools", "nodePool")) if known else None,
+        node_pools=_number(data.many("nodePools", "nodePool")),
         release_channel=data.text("releaseChannel.channel"),
         autopilot=data.flag("autopilot.enabled"),
         private_nodes=data.flag("privateClusterConfig.enablePrivateNodes", "networkConfig.defaultEnablePrivateNodes"),
@@ -317,7 +353,7 @@ _AVAILABILITY = {"REGIONAL": True, "ZONAL": False, "STANDARD_HA": True, "BASIC":
 
 
 def _database(row: Described, data: Data) -> Database:
-    private, public = _addresses(data)
+    private, public = _addresses(row, data)
     return Database(
         name=row.name,
         display_name=_short(row),
@@ -349,20 +385,33 @@ def _high_availability(row: Described, data: Data) -> bool | None:
     return None
 
 
-def _addresses(data: Data) -> tuple[list[str], list[str]]:
-    """Private and public ones. Memorystore has no public addresses."""
-    private: list[str | None] = []
-    public: list[str | None] = []
-    for item in data.objects("ipAddresses", "ipAddress"):
-        (private if item.text("type") == "PRIVATE" else public).append(item.text("ipAddress"))
-    private += [data.text("host"), data.text("readEndpoint")]
-    private += [item.text("address") for item in data.objects("discoveryEndpoints")]
-    private += [
-        each.text("pscAutoConnection.ipAddress")
-        for item in data.objects("endpoints")
-        for each in item.objects("connections")
-    ]
-    return _some(*private), _some(*public)
+_CLOUD_SQL = "sqladmin.googleapis.com/Instance"
+#: Addresses that Cloud SQL is reached at. One that it goes out from (``OUTGOING``) is neither.
+_SQL_KINDS = ("PRIVATE", "PRIMARY")
+
+
+def _addresses(row: Described, data: Data) -> tuple[list[str] | None, list[str] | None]:
+    """Private and public ones. Memorystore has no public addresses; of other engines, no addresses are told."""
+    if row.asset_type == _CLOUD_SQL:
+        items = data.objects("ipAddresses", "ipAddress")
+        if items is None or not all(item.text("type") for item in items):
+            return None, None
+        private, public = (_each((it for it in items if it.text("type") == kind), "ipAddress") for kind in _SQL_KINDS)
+        return private, public
+    if {**DATABASES, **MORE_DATABASES}.get(row.asset_type) != "Memorystore":
+        return None, None
+    endpoints = data.objects("endpoints")
+    found = _some(
+        data.text("host"),
+        data.text("readEndpoint"),
+        *(item.text("address") for item in data.objects("discoveryEndpoints") or ()),
+        *(
+            each.text("pscAutoConnection.ipAddress")
+            for item in endpoints or ()
+            for each in item.objects("connections") or ()
+        ),
+    )
+    return found or None, []
 
 
 def _bucket(row: Described, data: Data) -> Bucket:
@@ -391,7 +440,7 @@ _EVERYBODY = frozenset({"allUsers", "allAuthenticatedUsers"})
 def _dataset(row: Described, data: Data) -> Dataset:
     entries = data.objects("access")
     public = None
-    if data.has("access"):
+    if entries is not None:
         public = any(
             _EVERYBODY.intersection(_some(entry.text("specialGroup"), entry.text("iamMember"))) for entry in entries
         )
@@ -439,9 +488,12 @@ def _service_account_key(row: Described, data: Data) -> ServiceAccountKey:
 
 def iam_bindings(row: Described, policy: Any) -> Iterator[IamBinding]:
     """The bindings of an IAM policy, one per member, in the order of the policy."""
-    for binding in Data(policy).objects("bindings", "binding"):
+    for item in Data(policy).many("bindings", "binding") or ():
+        binding = Data(item)
         role = binding.text("role")
-        for member in binding.texts("members", "member"):
+        for member in binding.many("members", "member") or ():
+            if not isinstance(member, str):
+                continue
             yield IamBinding(
                 resource=row.name,
                 asset_type=row.asset_type,

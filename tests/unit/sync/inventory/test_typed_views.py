@@ -85,6 +85,7 @@ def test_an_instance_in_both_forms(data: dict[str, Any]) -> None:
                 "databaseVersion": "POSTGRES_16", "region": "eu", "state": "RUNNABLE",
                 "settings": {"tier": "db-custom-2", "availabilityType": "REGIONAL"},
                 "ipAddresses": [{"type": "PRIVATE", "ipAddress": "10.1.1.1"},
+                                {"type": "OUTGOING", "ipAddress": "34.1.2.3"},
                                 {"type": "PRIMARY", "ipAddress": "34.1.1.1"}],
             },
             {"engine": "POSTGRES_16", "version": "POSTGRES_16", "tier": "db-custom-2", "high_availability": True,
@@ -110,13 +111,41 @@ def test_databases(asset_type: str, data: dict[str, Any], wanted: dict[str, Any]
     has(view(asset_type, data), kind=asset_type, **wanted)
 
 
+@pytest.mark.parametrize("data", [{}, {"networkInterfaces": "odd"}, {"networkInterfaces": ["odd"]}])
+def test_what_the_data_does_not_tell_is_no_empty_list(data: dict[str, Any]) -> None:
+    addresses = ("internal_ips", "external_ips", "internal_ipv6s", "external_ipv6s", "networks")
+    has(view(types.INSTANCE, data), **dict.fromkeys((*addresses, "service_accounts", "labels")))
+    has(view(types.FIREWALL, {"sourceRanges": [1]}), allowed=None, denied=None, source_ranges=None, target_tags=None)
+    for told in ({}, {"ipAddresses": {}}, {"ipAddresses": [{"ipAddress": "34.1.1.1"}]}):
+        has(view("sqladmin.googleapis.com/Instance", told), private_addresses=None, public_addresses=None)
+    has(view("spanner.googleapis.com/Instance", {}), private_addresses=None, public_addresses=None)
+    has(view(types.NETWORK, {"subnetworks": "odd"}), subnetworks=None)
+
+
+def test_an_instance_without_external_access_has_no_external_address() -> None:
+    inner = [{"networkIP": "10.0.0.2"}]
+    has(view(types.INSTANCE, {"networkInterfaces": inner}), internal_ips=["10.0.0.2"], external_ips=[])
+    odd = [*inner, {"networkIP": "10.0.0.3", "accessConfigs": "odd"}]
+    has(view(types.INSTANCE, {"networkInterfaces": odd}), internal_ips=["10.0.0.2", "10.0.0.3"], external_ips=None)
+
+
+def test_an_address_that_a_database_goes_out_from_is_not_public() -> None:
+    told = [{"type": "PRIVATE", "ipAddress": "10.0.0.2"}, {"type": "OUTGOING", "ipAddress": "34.1.2.3"}]
+    found = view("sqladmin.googleapis.com/Instance", {"ipAddresses": told})
+    has(found, private_addresses=["10.0.0.2"], public_addresses=[])
+
+
 def test_networks_clusters_storage_and_accounts() -> None:
     firewall = {
         "allowed": [{"IPProtocol": "tcp", "ports": ["22", "80-90"]}, {"IPProtocol": "icmp"}],
         "sourceRange": ["::/0"],
     }
     has(
-        view(types.FIREWALL, firewall), allowed=["tcp:22,80-90", "icmp"], denied=[], source_ranges=["::/0"], logged=None
+        view(types.FIREWALL, firewall),
+        allowed=["tcp:22,80-90", "icmp"],
+        denied=None,
+        source_ranges=["::/0"],
+        logged=None,
     )
     subnetwork = {
         "ipCidrRange": "10.0.0.0/24",

@@ -76,7 +76,7 @@ def test_a_list_that_is_cut_says_so(store: Store) -> None:
 def test_a_field_that_the_inventory_does_not_carry_is_not_assumed(store: Store) -> None:
     add(store, INSTANCE, "//compute.googleapis.com/projects/p/zones/z/instances/i")
     (vm,) = state(store).compute_instances
-    assert (vm.status, vm.machine_type, vm.external_ips, vm.project) == (None, None, [], "p")
+    assert (vm.status, vm.machine_type, vm.external_ips, vm.project) == (None, None, None, "p")
 
 
 def test_a_machine_is_shown_as_compute_engine_says(store: Store) -> None:
