@@ -257,7 +257,7 @@ class PartLoader:
             return {
                 (*key, path)
                 for key, found in news.items()
-                for path in list(found)[:_LOOKED_UP]
+                for path in data_fields.unrecorded(connection, *key, found)[:_LOOKED_UP]
                 if data_fields.was_there(connection, *key, path, written=written)
             }
 

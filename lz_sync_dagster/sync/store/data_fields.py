@@ -122,6 +122,13 @@ def record(
     return drifts
 
 
+def unrecorded(connection: sa.Connection, asset_type: str, content_type: str, paths: Collection[str]) -> list[str]:
+    """Which of the paths the record of a type does not have."""
+    of_type = sa.and_(data_fields.c.asset_type == asset_type, data_fields.c.content_type == content_type)
+    known = set(connection.scalars(sa.select(data_fields.c.path).where(of_type)))
+    return [path for path in paths if path not in known]
+
+
 def was_there(connection: sa.Connection, asset_type: str, content_type: str, path: str, *, written: int) -> bool:
     """Whether some content of a type that was written no later than the write of that number has a key of this name: a
     field that the first look at the type may have missed. It reads the contents of the type, so ask for news only."""
