@@ -31,7 +31,7 @@ class QuotaState(BaseModel):
     blocked_until: datetime | None = Field(description="Nobody calls before; null if nobody is asked to wait.")
     calls_per_day: int = Field(description="Calls of the last 24 hours.")
     forecast: int | None = Field(
-        description="Calls that the next sync would make, at least; null if nothing is configured."
+        description="Expected calls of the next sync; searches and histories may take more. Null if unconfigured."
     )
 
 
