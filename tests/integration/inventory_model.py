@@ -28,7 +28,8 @@ from lz_sync_dagster.sync.compliance.verdict import Outcome
 from lz_sync_dagster.sync.errors import LayerBusy, Reason, SyncError
 from lz_sync_dagster.sync.events.handler import ReceivedMessage, handle_batch
 from lz_sync_dagster.sync.inventory import service
-from lz_sync_dagster.sync.inventory.service import request_full_read, sync_inventory
+from lz_sync_dagster.sync.inventory.requests import request_full_read
+from lz_sync_dagster.sync.inventory.service import sync_inventory
 from lz_sync_dagster.sync.inventory.types import plan_parts
 from lz_sync_dagster.sync.runs import RetryLater, attempt
 from lz_sync_dagster.sync.store import Store, breakers, reads
@@ -623,7 +624,8 @@ class Model:
                     assert then is not None
                     expected = {"resource_updated", "resource_created"}
                     if then.digest == now.digest:
-                        expected = {None}  # type: ignore[arg-type]
+                        moved = then.ancestors != now.ancestors
+                        expected = {"resource_updated"} if moved else {None}  # type: ignore[arg-type]
                 elif was:
                     expected = {"resource_deleted"}
                 elif there:

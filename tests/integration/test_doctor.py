@@ -159,6 +159,17 @@ def test_an_inventory_that_does_not_answer_is_named(demo: Demo) -> None:
     assert all(result.remedy for result in failed)
 
 
+def test_the_place_of_exports_is_looked_at_if_there_are_to_be_any(demo: Demo) -> None:
+    api = demo.settings.sync_layers.api_sync
+    on = api.bulk.model_copy(update={"enabled": True})
+    found = lines(demo.examine(**demo.with_layer("api_sync", bulk=on)), "exports")
+    assert {result.verdict for result in found} == {Verdict.OK}
+    assert len(found) == len(api.content_types)
+    gone = on.model_copy(update={"destination": "gs://nobody-made-it/cai"})
+    failed = only(demo.examine(**demo.with_layer("api_sync", bulk=gone)), "exports")
+    assert "sync_layers.api_sync.bulk.destination" in str(failed.remedy)
+
+
 def test_a_used_up_quota_is_a_warning_and_nothing_is_asked(demo: Demo) -> None:
     with demo.store() as store:
         quota.throttled(store, Quota.LIST_ASSETS, 600, configured=1_000_000, now=utcnow())

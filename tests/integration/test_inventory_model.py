@@ -18,7 +18,7 @@ from tests.integration.inventory_model import Model
 from tests.integration.inventory_world import serve
 
 #: How many runs, and of how many steps; and of those on both engines and over gRPC, how many.
-RUNS, STEPS = (500, 200) if SOAK else (20, 24)
+RUNS, STEPS = (500, 200) if SOAK else (8, 24)
 SLOW_RUNS = 20 if SOAK else 1
 
 

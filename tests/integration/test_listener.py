@@ -306,11 +306,11 @@ def test_while_the_store_fails_messages_are_kept_and_then_handled(
     monkeypatch.setattr(listener, "HEALTH_SECONDS", 0.2)
     with Listening(feed.settings, sqlite_store, waits=(0.1,) * 200):
         with sqlite_store.write() as connection:
-            connection.execute(sa.text("ALTER TABLE findings RENAME TO elsewhere"))
+            connection.execute(sa.text("ALTER TABLE resource_contents RENAME TO elsewhere"))
         feed.publish(temporal("a"))
         until(lambda: any("was not stored" in line for line in health(sqlite_store).errors))
         with sqlite_store.write() as connection:
-            connection.execute(sa.text("ALTER TABLE elsewhere RENAME TO findings"))
+            connection.execute(sa.text("ALTER TABLE elsewhere RENAME TO resource_contents"))
         until(lambda: names(sqlite_store) == {"a"})
         until(lambda: health(sqlite_store).status is Status.SUCCESS)
     assert feed.waiting() == []

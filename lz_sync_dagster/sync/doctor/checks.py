@@ -20,13 +20,14 @@ from lz_sync_dagster.sync.models import CoverageGap
 from lz_sync_dagster.sync.store import Store, breakers, coverage, open_store, quota
 from lz_sync_dagster.sync.store.layer_runs import CACHE_TTL
 from lz_sync_dagster.sync.store.quota import Quota
-from lz_sync_dagster.sync.timing import Clock
+from lz_sync_dagster.sync.timing import Clock, from_ns
 
 #: How long all checks may take together, and one call of one of them.
 SECONDS = 30.0
 _CALL_SECONDS = 10.0
 #: Gaps that differ in what they struck alone share a line; so many of them are named.
 _NAMED = 3
+_MINUTE = "%Y-%m-%d %H:%M UTC"
 
 
 @dataclass
@@ -60,6 +61,7 @@ def _others(patient: _Patient) -> list[tuple[str, Check]]:
         ("github", _github),
         ("credentials", _credentials),
         ("inventory", _inventory),
+        ("exports", _exports),
         ("quota", _quota),
         ("coverage", _coverage),
         ("breakers", _breakers),
@@ -385,6 +387,42 @@ class _Probe:
             except (google.GoogleAPICallError, google.RetryError):
                 continue
         return False
+
+
+def _exports(patient: _Patient) -> Iterator[Result]:
+    """Whether the place of exports can be read, and what is the newest there; nothing if there are to be none."""
+    from lz_sync_dagster.sync.inventory.bulk_path import BulkPath
+    from lz_sync_dagster.sync.inventory.reader import make_client
+    from lz_sync_dagster.sync.inventory.types import plan_parts
+
+    config = patient.settings.sync_layers.api_sync
+    if _is_off(patient, LayerId.API) or not config.bulk.enabled:
+        return
+    parts = plan_parts(config.scopes, config.endpoints, config.content_types).parts
+    client = make_client(patient.settings.google_cloud.asset_endpoint)
+    try:
+        with BulkPath(patient.settings, client, calls=_NoCalls(), clock=patient.clock, wait=lambda _: True) as bulk:
+            newest = bulk.newest(parts)
+    finally:
+        client.transport.close()
+    for scope, content_type in dict.fromkeys((part[0], part[2]) for part in parts):
+        found = newest.get((scope, content_type))
+        what = (
+            "can be read; nothing was exported yet"
+            if found is None
+            else f"newest of {from_ns(found.read_ns):{_MINUTE}}"
+        )
+        yield _ok("exports", f"{content_type} in {scope}", what)
+
+
+class _NoCalls:
+    """The quota of a look that makes no call."""
+
+    def call(self, quota: Quota) -> None:
+        raise AssertionError(quota)
+
+    def throttled(self, quota: Quota, retry_after: float | None) -> None:
+        raise AssertionError((quota, retry_after))
 
 
 def _quota(patient: _Patient) -> Iterator[Result]:

@@ -283,12 +283,8 @@ def _step(observation: Observation, row: sa.Row[Any] | None, ledgers: Mapping[Pa
 
 
 def _moves(observation: Observation, row: sa.Row[Any]) -> bool:
-    """Whether an asset that is there is in another place now: below other ancestors, in another scope."""
-    return (
-        not row.deleted
-        and bool(observation.ancestors)
-        and (list(observation.ancestors) != row.ancestors or _part(observation) != part_of_row(row))
-    )
+    """Whether an asset that is there lies below other ancestors now. Another scope of the configuration is no move."""
+    return not row.deleted and bool(observation.ancestors) and list(observation.ancestors) != row.ancestors
 
 
 def effective(row: sa.Row[Any], ledger: Ledger) -> tuple[int, int]:
