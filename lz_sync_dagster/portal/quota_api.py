@@ -30,7 +30,9 @@ class QuotaState(BaseModel):
     left: int = Field(description="Calls that could be made now.")
     blocked_until: datetime | None = Field(description="Nobody calls before; null if nobody is asked to wait.")
     calls_per_day: int = Field(description="Calls of the last 24 hours.")
-    forecast: int | None = Field(description="Calls that the next sync would make; null if nothing is configured.")
+    forecast: int | None = Field(
+        description="Expected calls of the next sync; searches and histories may take more. Null if unconfigured."
+    )
 
 
 class PlannedPart(BaseModel):

@@ -244,10 +244,21 @@ def test_a_spreadsheet_finds_no_formula_in_an_export(client: TestClient, store: 
     with store.write() as connection:
         connection.execute(schema.resources.update().values(display_name=evil, project="-1+1"))
     text = client.get("/api/v1/resources/export", params={"format": "csv"}).text
-    rows = list(csv.DictReader(io.StringIO(text)))
+    rows = list(csv.DictReader(line for line in io.StringIO(text, newline="") if not line.startswith("#")))
     assert {row["display_name"] for row in rows} == {f"'{evil}"}
     assert {row["project"] for row in rows} == {"'-1+1"}
     assert rows[0]["version"].isdigit()
+
+
+def test_a_csv_says_what_it_is_worth_and_that_it_is_whole(client: TestClient, inventory: Inventory) -> None:
+    asked = {"format": "csv", "as_of": THEN}
+    lines = client.get("/api/v1/resources/export", params=asked).text.splitlines()
+    told = dict(line.removeprefix("# ").split("=", 1) for line in lines[:4])
+    assert list(told) == ["as_of", "source", "coverage", "query"]
+    assert orjson.loads(told["as_of"]) == THEN
+    assert orjson.loads(told["coverage"])["status"] == "unknown"
+    assert lines[4].startswith("name,")
+    assert lines[-1] == f"# complete rows={len(lines) - 6}"
 
 
 def test_an_export_that_is_not_read_to_its_end_leaves_no_transaction(store: Store, inventory: Inventory) -> None:

@@ -2,8 +2,8 @@
 is bounded and the file shows one state.
 
 What the figures are worth travels with them: `Head` is the first line of JSON lines, the key-value metadata of Parquet,
-and, for CSV, in the response's headers alone. A file that was cut off shows: JSON lines lack their last line
-(``{"complete": true, …}``), Parquet its footer.
+and in CSV the lines that begin with ``#``. A file that was cut off shows: JSON lines lack their last line
+(``{"complete": true, …}``), CSV its last comment (``# complete rows=…``), Parquet its footer.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def export_resources(
     """
     batches = _batches(connection, where, as_of_ns, with_data)
     if form is ExportFormat.CSV:
-        return _csv(batches, with_data)
+        return _csv(batches, head, with_data)
     return _jsonl(batches, head) if form is ExportFormat.JSONL else _parquet(batches, head, with_data)
 
 
@@ -113,16 +113,21 @@ def _batches(
         after = page.following
 
 
-def _csv(batches: Iterator[list[dict[str, Any]]], with_data: bool) -> Iterator[bytes]:
+def _csv(batches: Iterator[list[dict[str, Any]]], head: Head, with_data: bool) -> Iterator[bytes]:
+    """No row begins with ``#``: the first column is a full resource name."""
+    yield b"".join(b"# %s=%s\r\n" % (name.encode(), orjson.dumps(value)) for name, value in head.document().items())
+    rows = 0
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow([*COLUMNS, "data"] if with_data else COLUMNS)
     for batch in batches:
+        rows += len(batch)
         for record in batch:
             writer.writerow([_cell(name, value) for name, value in record.items()])
         yield text.getvalue().encode()
         text.seek(0)
         text.truncate()
+    yield b"# complete rows=%d\r\n" % rows
 
 
 def _cell(name: str, value: Any) -> Any:

@@ -52,8 +52,6 @@ class Policy:
         overlap: how much further back than the last read a delta read looks: searches lag behind.
         page_size: assets of a page of a full read.
         quarantine: how long a type that the inventory does not know is left alone.
-        search_page: results of a page of a search.
-        history_batch: assets of one call for histories.
         export_every: how often exports prove their parts.
     """
 
@@ -63,8 +61,6 @@ class Policy:
     overlap: timedelta = timedelta(minutes=10)
     page_size: int = 1000
     quarantine: timedelta = timedelta(hours=24)
-    search_page: int = 500
-    history_batch: int = 100
     export_every: timedelta = timedelta(minutes=30)
 
 
