@@ -47,7 +47,7 @@ REASONS = {
 #: Tables that a sync without a change may write.
 RUNS = {"layer_runs", "layer_status"}
 #: When something was last found true may move.
-MOVES = {"proven_at"}
+MOVES = {"proven_at", "compared_at"}
 
 
 class Replay:
