@@ -56,9 +56,12 @@ def mark(connection: sa.Connection, marks: Sequence[CoverageMark], *, now: datet
     rows = _rows(connection, {_part(item) for item in marks}, lock=True)
     states: dict[Part, dict[str, Any]] = {part: dict(row._mapping) for part, row in rows.items()}
     spans = _Spans()
+    ended = _ended(connection, {_part(item) for item in marks} - rows.keys())
     for item in marks:
         part = _part(item)
-        states[part] = _marked(part, states.get(part), item, spans, now=now, ttl=ttl)
+        # A clock that was set back does not make a part that was forgotten overlap with what it was before.
+        at = max(now, ended.get(part, now))
+        states[part] = _marked(part, states.get(part), item, spans, now=at, ttl=ttl)
     changed = [states[part] for part in states if part in rows]
     new = [states[part] for part in states if part not in rows]
     if new:
@@ -216,6 +219,24 @@ def _rows(connection: sa.Connection, parts: set[Part], *, lock: bool = False) ->
             query = query.with_for_update()
         for row in connection.execute(query):
             found[row.scope, row.asset_type, row.content_type] = row
+    return found
+
+
+def _ended(connection: sa.Connection, parts: set[Part]) -> dict[Part, datetime]:
+    """When the history of parts without a row ended, as far as they have one."""
+    if not parts:
+        return {}
+    key = sa.tuple_(*(coverage_history.c[name] for name in _KEY))
+    columns = [coverage_history.c[name] for name in _KEY]
+    found: dict[Part, datetime] = {}
+    wanted = sorted(parts)
+    for start in range(0, len(wanted), _CHUNK):
+        query = sa.select(*columns, sa.func.max(coverage_history.c.until)).where(
+            key.in_(wanted[start : start + _CHUNK]), coverage_history.c.until.is_not(None)
+        )
+        for *part, until in connection.execute(query.group_by(*columns)):
+            scope, asset_type, content_type = part
+            found[scope, asset_type, content_type] = until
     return found
 
 
