@@ -124,7 +124,7 @@ class PartLoader:
         base, names = self._begin(part), set[str]()
         loaded.baseline, loaded.written = base.baseline, base.written
         relations: dict[str, dict[str, object]] = {}
-        waiting: deque[tuple[Pending, int]] = deque()
+        waiting: deque[Pending] = deque()
         for page in self._reader.read(part):
             loaded.calls = page.calls
             if page.read_ns != loaded.read_ns:
@@ -139,7 +139,7 @@ class PartLoader:
             new = _unknown(page, base)
             loaded.decoded += len(new)
             if new:
-                waiting.append((self._pool.decode((part, page.read_ns, new)), page.read_ns))
+                waiting.append(self._pool.decode((part, page.read_ns, new)))
             self._drain(part, waiting, loaded, names, down_to=self._pool.depth - 1)
         self._drain(part, waiting, loaded, names, down_to=0)
         if part[2] == ContentType.RELATIONSHIP:
@@ -180,13 +180,10 @@ class PartLoader:
         owner = scope_of(observation.ancestors, self._scopes)
         return observation if owner == observation.scope else replace(observation, scope=owner)
 
-    def _drain(
-        self, part: Part, waiting: deque[tuple[Pending, int]], loaded: Loaded, names: set[str], *, down_to: int
-    ) -> None:
+    def _drain(self, part: Part, waiting: deque[Pending], loaded: Loaded, names: set[str], *, down_to: int) -> None:
         """Take in what was decoded, until no more than ``down_to`` batches wait."""
         while len(waiting) > down_to:
-            pending, _ = waiting.popleft()
-            decoded = pending()
+            decoded = waiting.popleft()()
             if loaded.baseline:
                 self._held.add(decoded)
                 if len(self._held.observations) < _AT_ONCE_IN_A_BASELINE:

@@ -7,11 +7,11 @@ What a transaction promises, on both: `Store.write` sees the newest committed st
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import sqlalchemy as sa
@@ -20,6 +20,10 @@ from sqlalchemy.engine import make_url
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.state.observation import JsonData
 
+Item = TypeVar("Item")
+
+#: What one statement asks for, or changes, at once.
+CHUNK = 500
 _BUSY_TIMEOUT_MS = 60_000
 #: Pages of the write-ahead log before they are moved into the file: a load would move the same pages again and again.
 _CHECKPOINT_PAGES = 16_000
@@ -80,6 +84,13 @@ class Store:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def in_chunks(items: Iterable[Item], size: int = CHUNK) -> Iterator[list[Item]]:
+    """Items in lists of at most ``size``, in their order: a statement takes only so many parameters."""
+    whole = list(items)
+    for start in range(0, len(whole), size):
+        yield whole[start : start + size]
 
 
 def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

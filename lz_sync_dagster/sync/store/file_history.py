@@ -7,7 +7,7 @@ together with the commit they belong to.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -15,9 +15,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from lz_sync_dagster.sync.store.engine import in_chunks
 from lz_sync_dagster.sync.store.schema import commit_files, commits, head_moves, item_changes
 
-_CHUNK = 400
 #: Rows of one insert: what is in memory twice for a moment.
 _ROWS = 2_000
 
@@ -134,7 +134,7 @@ class ItemVersion:
 def kept_among(connection: sa.Connection, shas: Collection[str]) -> set[str]:
     """Which of these commits are kept."""
     found: set[str] = set()
-    for part in _chunks(shas):
+    for part in in_chunks(sorted(shas)):
         found.update(connection.scalars(sa.select(commits.c.sha).where(commits.c.sha.in_(part))))
     return found
 
@@ -156,7 +156,7 @@ def record_move(connection: sa.Connection, move: HeadMove) -> None:
 
 def forget(connection: sa.Connection, shas: Collection[str]) -> None:
     """Forget what these commits changed. The commits themselves: `repository.drop_commits`."""
-    for part in _chunks(shas):
+    for part in in_chunks(sorted(shas)):
         connection.execute(commit_files.delete().where(commit_files.c.sha.in_(part)))
         connection.execute(item_changes.delete().where(item_changes.c.sha.in_(part)))
 
@@ -292,12 +292,6 @@ def _item(row: sa.Row[Any]) -> ItemChange:
         row.before,
         row.after,
     )
-
-
-def _chunks(keys: Collection[str]) -> Iterator[list[str]]:
-    ordered = sorted(keys)
-    for start in range(0, len(ordered), _CHUNK):
-        yield ordered[start : start + _CHUNK]
 
 
 def _insert(connection: sa.Connection, table: sa.Table, records: Sequence[Any]) -> None:

@@ -3,7 +3,7 @@ its reads failed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,9 +12,8 @@ import sqlalchemy as sa
 
 from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.state.reducer import Part
+from lz_sync_dagster.sync.store.engine import in_chunks
 from lz_sync_dagster.sync.store.schema import coverage, part_reads, resources
-
-_CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ def forget(connection: sa.Connection, parts: Iterable[Part]) -> None:
 def known_versions(connection: sa.Connection, names: Sequence[str], content_type: str) -> dict[str, KnownVersion]:
     """The newest version that the store knows of each of the assets, as far as it knows them; deleted ones too."""
     found: dict[str, KnownVersion] = {}
-    for chunk in _chunks(names):
+    for chunk in in_chunks(names):
         query = sa.select(resources.c.name, resources.c.update_ns, resources.c.seen_ns).where(
             resources.c.name.in_(chunk), resources.c.content_type == content_type
         )
@@ -136,8 +135,3 @@ def _of(part: Part) -> sa.ColumnElement[bool]:
     return sa.and_(
         part_reads.c.scope == scope, part_reads.c.asset_type == asset_type, part_reads.c.content_type == content_type
     )
-
-
-def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(names), _CHUNK):
-        yield names[start : start + _CHUNK]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -30,13 +30,11 @@ from lz_sync_dagster.sync.store import (
     layer_runs,
 )
 from lz_sync_dagster.sync.store.coverage import CoverageMark
-from lz_sync_dagster.sync.store.engine import Store
+from lz_sync_dagster.sync.store.engine import Store, in_chunks
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.findings import Judged
 from lz_sync_dagster.sync.store.schema import resource_versions, resources, snapshots
 from lz_sync_dagster.sync.timing import Clock, format_ns, from_ns
-
-Item = TypeVar("Item")
 
 _CHUNK = 500
 #: How many complete and incomplete reads the ledger keeps per part.
@@ -149,7 +147,9 @@ def finish_read(
             confirmed += apply_confirmed(store, part, clock=clock)
             continue
         marks, lost = _conclusions(lacking, ledger, read_ns)
-        for chunk in _chunks(marks):  # also of a read that is withheld: it counts as soon as a person confirms it
+        for chunk in in_chunks(
+            marks, _CHUNK
+        ):  # also of a read that is withheld: it counts as soon as a person confirms it
             with store.write(exclusive=assets.LOCK) as connection:
                 _mark_absent(connection, part, chunk, written=looked_at)
         if not breaker.opens(known=known, lost=len(lost)):
@@ -340,7 +340,7 @@ def _lacking(connection: sa.Connection, base: Base, names: set[str]) -> tuple[in
         if name not in names:
             (beside if written > base.written else unseen).append(name)
     unseen += _not_seen_before(connection, base, beside)
-    return known, [row for chunk in _chunks(unseen) for row in _rows(connection, base.part, chunk, _DATES)]
+    return known, [row for chunk in in_chunks(unseen, _CHUNK) for row in _rows(connection, base.part, chunk, _DATES)]
 
 
 def _wrote_beside(connection: sa.Connection, base: Base) -> bool:
@@ -351,7 +351,7 @@ def _wrote_beside(connection: sa.Connection, base: Base) -> bool:
 def _not_seen_before(connection: sa.Connection, base: Base, names: list[str]) -> Iterator[str]:
     """Names that changed beside the read, and that it did not show in the version of before either."""
     content_type = base.part[2]
-    for chunk in _chunks(names):
+    for chunk in in_chunks(names, _CHUNK):
         before: dict[str, bytes] = {}
         query = (
             sa.select(resource_versions.c.name, resource_versions.c.fingerprint)
@@ -381,7 +381,7 @@ def _rows(
     names: Sequence[str],
     columns: Sequence[sa.ColumnElement[Any]] = tuple(resources.c),
 ) -> Iterator[sa.Row[Any]]:
-    for chunk in _chunks(names):
+    for chunk in in_chunks(names, _CHUNK):
         yield from connection.execute(sa.select(*columns).where(_here(part), resources.c.name.in_(chunk)))
 
 
@@ -453,7 +453,7 @@ def _delete_absent(
 ) -> int:
     """Delete those of the assets that are gone by the ledger, a chunk per transaction. Returns how many were."""
     deleted = 0
-    for chunk in _chunks(names):
+    for chunk in in_chunks(names, _CHUNK):
         with store.write(exclusive=assets.LOCK) as connection:
             deleted += _delete_gone(connection, part, chunk, read_ns=read_ns, layer=layer, now=clock())
     return deleted
@@ -548,8 +548,3 @@ def _delete(
     events += [assets.finding_event(change, layer, now) for change in findings.record(connection, gone, now=now)]
     event_log.append(connection, events, recorded_at=now)
     feed_freshness.record_missed(connection, [(row.asset_type, row.absent_ns) for row in rows], found_at=now)
-
-
-def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), _CHUNK):
-        yield items[start : start + _CHUNK]

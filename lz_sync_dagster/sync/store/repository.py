@@ -7,13 +7,14 @@ from a file is gone from its table.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from lz_sync_dagster.sync.store.engine import in_chunks
 from lz_sync_dagster.sync.store.schema import (
     commits,
     documents,
@@ -25,8 +26,6 @@ from lz_sync_dagster.sync.store.schema import (
     terraform_blocks,
 )
 from lz_sync_dagster.sync.store.schema import git_state as git_states
-
-_CHUNK = 400
 
 Key = TypeVar("Key", str, tuple[str, str])
 
@@ -232,7 +231,7 @@ def files_at(
     """The selected files of these paths, and those at these places in the portal repository."""
     found: dict[tuple[str, str], SyncedFile] = {}
     for column, wanted in ((synced_files.c.path, paths), (synced_files.c.destination, destinations)):
-        for chunk in _chunks(wanted):
+        for chunk in in_chunks(sorted(wanted)):
             found |= _files(connection, column.in_(chunk))
     return found
 
@@ -246,7 +245,7 @@ def change_files(
     connection: sa.Connection, gone: Iterable[tuple[str, str]], changed: Mapping[tuple[str, str], SyncedFile]
 ) -> None:
     """Remove rows and write others, by path and destination."""
-    for chunk in _chunks({*gone, *changed}):
+    for chunk in in_chunks(sorted({*gone, *changed})):
         connection.execute(
             synced_files.delete().where(sa.tuple_(synced_files.c.path, synced_files.c.destination).in_(chunk))
         )
@@ -356,14 +355,8 @@ def _delete(connection: sa.Connection, table: sa.Table, paths: Collection[str]) 
 
 
 def _delete_keys(connection: sa.Connection, column: sa.Column[Any], keys: Collection[str]) -> None:
-    for chunk in _chunks(keys):
+    for chunk in in_chunks(sorted(keys)):
         connection.execute(column.table.delete().where(column.in_(chunk)))
-
-
-def _chunks(keys: Collection[Key]) -> Iterator[list[Key]]:
-    ordered = sorted(keys)
-    for start in range(0, len(ordered), _CHUNK):
-        yield ordered[start : start + _CHUNK]
 
 
 def _insert(connection: sa.Connection, table: sa.Table, records: Sequence[Any]) -> None:

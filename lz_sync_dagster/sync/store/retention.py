@@ -6,7 +6,7 @@ row refers to, and a tombstone for as long as a redelivery could bring its asset
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from lz_sync_dagster.sync.models import Status
 from lz_sync_dagster.sync.store import assets, audit
-from lz_sync_dagster.sync.store.engine import Store
+from lz_sync_dagster.sync.store.engine import Store, in_chunks
 from lz_sync_dagster.sync.store.schema import (
     audit_log,
     counters,
@@ -56,7 +56,7 @@ def prune_versions(store: Store, *, before: datetime, chunk: int = CHUNK) -> int
                 .order_by(resource_versions.c.valid_to_ns)
                 .limit(chunk)
             ).all()
-            for some in _chunks(rows):
+            for some in in_chunks(rows, _PARAMETERS):
                 wanted = [(row.name, row.content_type, row.version) for row in some]
                 connection.execute(resource_versions.delete().where(sa.tuple_(*key).in_(wanted)))
             _drop_contents(connection, rows)
@@ -102,7 +102,7 @@ def prune_tombstones(store: Store, *, before: datetime, chunk: int = CHUNK) -> i
         if not found:
             return 0
         with store.write(exclusive=assets.LOCK) as connection:
-            for some in _chunks(found):
+            for some in in_chunks(found, _PARAMETERS):
                 wanted = [(row.name, row.content_type) for row in some]
                 mine = sa.tuple_(r.name, r.content_type).in_(wanted)
                 gone = connection.execute(
@@ -198,13 +198,13 @@ def _drop_contents(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> No
     """Remove the contents of rows that are gone, but for those that another row of the same asset still has: versions
     of one asset share a content, different assets never do."""
     loose = {row.content_id for row in rows if row.content_id is not None}
-    for some in _chunks(sorted({(row.name, row.content_type) for row in rows})):
+    for some in in_chunks(sorted({(row.name, row.content_type) for row in rows}), _PARAMETERS):
         for table in (resources, resource_versions):
             query = sa.select(table.c.content_id).where(
                 sa.tuple_(table.c.name, table.c.content_type).in_(some), table.c.content_id.is_not(None)
             )
             loose.difference_update(connection.scalars(query))
-    for ids in _chunks(sorted(loose)):
+    for ids in in_chunks(sorted(loose), _PARAMETERS):
         connection.execute(resource_contents.delete().where(resource_contents.c.id.in_(ids)))
 
 
@@ -223,7 +223,7 @@ def _by_key(
             keys = list(connection.scalars(sa.select(key).where(old).order_by(key).limit(chunk)))
         if keys:
             with store.write(exclusive=exclusive) as connection:
-                for some in _chunks(keys):
+                for some in in_chunks(keys, _PARAMETERS):
                     connection.execute(table.delete().where(key.in_(some), old))
         return len(keys)
 
@@ -238,8 +238,3 @@ def _repeat(step: Callable[[], int], chunk: int) -> int:
         total += done
         if done < chunk:
             return total
-
-
-def _chunks(items: Sequence[Any]) -> Iterable[list[Any]]:
-    for start in range(0, len(items), _PARAMETERS):
-        yield list(items[start : start + _PARAMETERS])

@@ -4,7 +4,7 @@ block stands for."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from lz_sync_dagster.sync.models import CoverageStatus
+from lz_sync_dagster.sync.store.engine import in_chunks
 from lz_sync_dagster.sync.store.repository import TerraformBlock
 from lz_sync_dagster.sync.store.schema import (
     coverage,
@@ -31,7 +32,6 @@ from lz_sync_dagster.sync.timing import to_ns
 #: The lock of whoever replaces the rows: `Store.write(exclusive=LOCK)`.
 LOCK = "terraform_drift"
 
-_CHUNK = 400
 _NAME = "terraform"
 _RESOURCE = "RESOURCE"
 
@@ -207,7 +207,7 @@ def parts(connection: sa.Connection, asset_types: Collection[str], *, now: datet
 def assets_named(connection: sa.Connection, names: Collection[str]) -> dict[str, Asset]:
     """The existing resources with these full names."""
     found: dict[str, Asset] = {}
-    for chunk in _chunks(names):
+    for chunk in in_chunks(sorted(names)):
         found |= {asset.name: asset for asset in _assets(connection, resources.c.name.in_(chunk))}
     return found
 
@@ -216,7 +216,7 @@ def assets_of_projects(connection: sa.Connection, asset_type: str, projects: Col
     """The existing resources of a type in these projects."""
     return [
         asset
-        for chunk in _chunks(projects)
+        for chunk in in_chunks(sorted(projects))
         for asset in _assets(connection, resources.c.asset_type == asset_type, resources.c.project.in_(chunk))
     ]
 
@@ -225,7 +225,7 @@ def assets_called(connection: sa.Connection, asset_type: str, display_names: Col
     """The existing resources of a type with these display names."""
     return [
         asset
-        for chunk in _chunks(display_names)
+        for chunk in in_chunks(sorted(display_names))
         for asset in _assets(connection, resources.c.asset_type == asset_type, resources.c.display_name.in_(chunk))
     ]
 
@@ -275,12 +275,6 @@ def _assets(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> I
     )
     for row in connection.execute(query):
         yield Asset(row.name, row.asset_type, row.project, tuple(row.ancestors), row.data)
-
-
-def _chunks(keys: Iterable[str]) -> Iterator[list[str]]:
-    ordered = sorted(keys)
-    for start in range(0, len(ordered), _CHUNK):
-        yield ordered[start : start + _CHUNK]
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -424,7 +418,7 @@ def address_of(connection: sa.Connection, names: Collection[str]) -> dict[str, l
     """The blocks that stand for resources, by full resource name. Two for one resource means that two of terraform's
     states claim it."""
     found: dict[str, list[DriftRow]] = {}
-    for chunk in _chunks(names):
+    for chunk in in_chunks(sorted(names)):
         query = (
             sa.select(terraform_drift)
             .where(terraform_drift.c.resource.in_(chunk), terraform_drift.c.status.in_(_FOUND))
