@@ -36,7 +36,9 @@ ENDED = 143
 
 #: ``lz-sync sync inventory``, decoding in another process from the first asset on; it says when it waits for that one.
 PROGRAM = """
+import faulthandler
 import pathlib
+import signal
 import time
 from lz_sync_dagster.cli import main
 from lz_sync_dagster.sync.inventory.decode_pool import DecodePool
@@ -46,6 +48,7 @@ if __name__ == "__mp_main__":
     decode = Decoder.decode
     Decoder.decode = lambda self, *batch: time.sleep(2) or decode(self, *batch)
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     if {decodes}:
         DecodePool.__init__.__kwdefaults__.update(processes=1, worth_a_pool=0)
         result = DecodePool._result
@@ -144,6 +147,13 @@ class Phase:
                 sleep=lambda _: None,
             ).status
 
+    def says_where_it_is(self) -> str:
+        """What it has logged, with the stacks of its threads."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGUSR1)
+            until(lambda: "most recent call first" in (self.folder / "log").read_text(), what="the stacks")
+        return (self.folder / "log").read_text()
+
     def stop(self) -> None:
         if not is_gone(self.process):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -170,7 +180,10 @@ def test_it_ends_in_order(phases: Callable[[str], Phase], name: str) -> None:
     phase = phases(name)
     until(phase.is_reached, seconds=60, what=f"the phase {name}")
     phase.process.terminate()
-    until(lambda: is_gone(phase.process), seconds=10, what="the end of the process and its children")
+    try:
+        until(lambda: is_gone(phase.process), seconds=30, what="the end of the process and its children")
+    except AssertionError as error:
+        raise AssertionError(phase.says_where_it_is()) from error
     assert phase.process.returncode == ENDED
     [health] = phase.rows(layer_status)
     assert (health.status, health.lease_holder) == (Status.FAILED.value, None)
