@@ -125,22 +125,26 @@ class PartLoader:
         loaded.baseline, loaded.written = base.baseline, base.written
         relations: dict[str, dict[str, object]] = {}
         waiting: deque[Pending] = deque()
-        for page in self._reader.read(part):
-            loaded.calls = page.calls
-            if page.read_ns != loaded.read_ns:
-                if loaded.read_ns:
-                    self._drain(part, waiting, loaded, names, down_to=0)
-                    base, names, relations = self._begin(part), set(), {}
-                loaded.read_ns, loaded.assets, loaded.decoded, loaded.unusable = page.read_ns, 0, 0, 0
-            loaded.assets += len(page.bodies)
-            if part[2] == ContentType.RELATIONSHIP:
-                group_relations(page.bodies, relations)
-                continue
-            new = _unknown(page, base)
-            loaded.decoded += len(new)
-            if new:
-                waiting.append(self._pool.decode((part, page.read_ns, new)))
-            self._drain(part, waiting, loaded, names, down_to=self._pool.depth - 1)
+        try:
+            for page in self._reader.read(part):
+                loaded.calls = page.calls
+                if page.read_ns != loaded.read_ns:
+                    if loaded.read_ns:
+                        self._drain(part, waiting, loaded, names, down_to=0)
+                        base, names, relations = self._begin(part), set(), {}
+                    loaded.read_ns, loaded.assets, loaded.decoded, loaded.unusable = page.read_ns, 0, 0, 0
+                loaded.assets += len(page.bodies)
+                if part[2] == ContentType.RELATIONSHIP:
+                    group_relations(page.bodies, relations)
+                    continue
+                new = _unknown(page, base)
+                loaded.decoded += len(new)
+                if new:
+                    waiting.append(self._pool.decode((part, page.read_ns, new)))
+                self._drain(part, waiting, loaded, names, down_to=self._pool.depth - 1)
+        except SyncError:
+            self._drain(part, waiting, loaded, names, down_to=0)
+            raise
         self._drain(part, waiting, loaded, names, down_to=0)
         if part[2] == ContentType.RELATIONSHIP:
             self._take(part, self._as_sets(observe_relations(part, loaded.read_ns, relations)), loaded, names)
@@ -181,16 +185,17 @@ class PartLoader:
         return observation if owner == observation.scope else replace(observation, scope=owner)
 
     def _drain(self, part: Part, waiting: deque[Pending], loaded: Loaded, names: set[str], *, down_to: int) -> None:
-        """Take in what was decoded, until no more than ``down_to`` batches wait."""
+        """Take in what was decoded, until no more than ``down_to`` batches wait; with 0 also what a transaction would
+        have had room for more beside."""
         while len(waiting) > down_to:
-            decoded = waiting.popleft()()
-            if loaded.baseline:
-                self._held.add(decoded)
-                if len(self._held.observations) < _AT_ONCE_IN_A_BASELINE:
-                    continue
-                decoded, self._held = self._held, Decoded()
-            self._take(part, decoded, loaded, names)
-        if down_to == 0 and (self._held.observations or self._held.unusable):
+            self._held.add(waiting.popleft()())
+            if len(self._held.observations) >= _at_once(loaded):
+                self._take_held(part, loaded, names)
+        if down_to == 0:
+            self._take_held(part, loaded, names)
+
+    def _take_held(self, part: Part, loaded: Loaded, names: set[str]) -> None:
+        if self._held.observations or self._held.unusable:
             held, self._held = self._held, Decoded()
             self._take(part, held, loaded, names)
 
@@ -203,7 +208,7 @@ class PartLoader:
         self, observations: list[Observation], decoded: Decoded, loaded: Loaded, letters: list[DeadLetter]
     ) -> None:
         observations = [self._owned(observation) for observation in observations]
-        at_once = _AT_ONCE_IN_A_BASELINE if loaded.baseline else _AT_ONCE
+        at_once = _at_once(loaded)
         if loaded.baseline:
             observations.sort(key=lambda observation: observation.name)
         for start in range(0, len(observations), at_once):
@@ -223,15 +228,23 @@ class PartLoader:
         if loaded.baseline:
             batch = batch[: max(0, _SAMPLE - loaded.sampled)]
             loaded.sampled += len(batch)
+        shown = [
+            (
+                (observation.asset_type, observation.content_type.value),
+                observation.name,
+                fields_of(observation.data.data),
+            )
+            for observation in batch
+            if isinstance(observation.data, JsonData)
+        ]
+        with self._store.read() as connection:
+            self._fields.know(connection, {key for key, _, _ in shown})
         news: dict[tuple[str, str], dict[str, tuple[frozenset[str], str]]] = {}
-        for observation in batch:
-            if isinstance(observation.data, JsonData):
-                key = (observation.asset_type, observation.content_type.value)
-                fields = fields_of(observation.data.data)
-                found = news.setdefault(key, {})
-                for path in self._fields.news(key, fields):
-                    kinds, example = found.get(path, (frozenset[str](), observation.name))
-                    found[path] = (kinds | fields[path], example)
+        for key, name, fields in shown:
+            found = news.setdefault(key, {})
+            for path in self._fields.news(key, fields):
+                kinds, example = found.get(path, (frozenset[str](), name))
+                found[path] = (kinds | fields[path], example)
         if not any(news.values()):
             return
         missed = set() if loaded.baseline else self._missed(news, loaded.written)
@@ -254,7 +267,7 @@ class PartLoader:
             return {
                 (*key, path)
                 for key, found in news.items()
-                for path in data_fields.unrecorded(connection, *key, found)[:_LOOKED_UP]
+                for path in self._fields.unrecorded(key, found)[:_LOOKED_UP]
                 if data_fields.was_there(connection, *key, path, written=written)
             }
 
@@ -312,6 +325,10 @@ class PartLoader:
             clock=self._clock,
             breaker=self._breaker,
         )
+
+
+def _at_once(loaded: Loaded) -> int:
+    return _AT_ONCE_IN_A_BASELINE if loaded.baseline else _AT_ONCE
 
 
 def incomplete(part: Part, loaded: Loaded) -> SyncError | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 #: How deep a shape is looked at, how many fields it has at most, and how long a path may be.
@@ -34,19 +35,26 @@ CHOSEN_KEYS = frozenset(
     }
 )
 _WORD = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
+_CONTAINERS = frozenset({"object", "list"})
+_KINDS: dict[type, str] = {
+    type(None): "null",
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    str: "string",
+    dict: "object",
+    list: "list",
+}
 
 
 def kind_of(value: Any) -> str:
     """The JSON type of a value: null, boolean, number, string, list or object."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int | float):
-        return "number"
-    if isinstance(value, str):
-        return "string"
-    return "object" if isinstance(value, Mapping) else "list"
+    return _KINDS.get(type(value)) or ("object" if isinstance(value, Mapping) else "list")
+
+
+@lru_cache(maxsize=20_000)
+def _is_word(key: str) -> bool:
+    return _WORD.fullmatch(key) is not None
 
 
 def fields_of(data: Any) -> dict[str, frozenset[str]]:
@@ -55,26 +63,33 @@ def fields_of(data: Any) -> dict[str, frozenset[str]]:
     What is deeper than `DEPTH`, longer than `PATH_LENGTH` or beyond the first `FIELDS` paths is left out.
     """
     found: dict[str, set[str]] = {}
-    for path, kind in _walk("", data, DEPTH):
-        if path in found:
-            found[path].add(kind)
-        elif len(found) < FIELDS:
-            found[path] = {kind}
+    _look_into(data, "", DEPTH, found)
     return {path: frozenset(kinds) for path, kinds in found.items()}
 
 
-def _walk(path: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
-    if path:
-        yield path, kind_of(value)
+def _look_into(value: Any, path: str, depth: int, found: dict[str, set[str]]) -> None:
+    """Take everything below a value."""
     if depth == 0:
         return
     if isinstance(value, Mapping):
-        chosen = len(value) > _MOST_KEYS or path.rsplit(".", 1)[-1] in CHOSEN_KEYS
+        chosen = len(value) > _MOST_KEYS or path.rpartition(".")[2] in CHOSEN_KEYS
         for key in sorted(map(str, value)):
-            name = "*" if chosen or not _WORD.fullmatch(key) else key
-            below = f"{path}.{name}" if path else name
-            if len(below) <= PATH_LENGTH:
-                yield from _walk(below, value.get(key), depth - 1)
-    elif isinstance(value, list | tuple) and len(path) + 2 <= PATH_LENGTH:
+            name = "*" if chosen or not _is_word(key) else key
+            _take(value.get(key), f"{path}.{name}" if path else name, depth - 1, found)
+    elif isinstance(value, list | tuple):
         for item in value:
-            yield from _walk(f"{path}[]", item, depth - 1)
+            _take(item, f"{path}[]", depth - 1, found)
+
+
+def _take(value: Any, path: str, depth: int, found: dict[str, set[str]]) -> None:
+    """Take a value and everything below it."""
+    if len(path) > PATH_LENGTH:
+        return
+    kind = kind_of(value)
+    kinds = found.get(path)
+    if kinds is not None:
+        kinds.add(kind)
+    elif len(found) < FIELDS:
+        found[path] = {kind}
+    if kind in _CONTAINERS:
+        _look_into(value, path, depth, found)

@@ -36,6 +36,23 @@ _CHUNK = 500
 #: The counter that numbers the writes of ``resources``.
 _COUNTER = "resources"
 
+#: What a ledger is made of. It is asked for part by part, so the statements are built once.
+_NEWEST_READS = (
+    sa.select(snapshots.c.read_ns)
+    .where(
+        *(snapshots.c[name] == sa.bindparam(name) for name in ("scope", "asset_type", "content_type")),
+        snapshots.c.complete.is_(True),
+    )
+    .distinct()
+    .order_by(snapshots.c.read_ns.desc())
+    .limit(KEPT_READS)
+)
+_OTHERS_READ_UNTIL = sa.select(sa.func.min(coverage.c.complete_read_ns)).where(
+    coverage.c.scope != sa.bindparam("scope"),
+    *(coverage.c[name] == sa.bindparam(name) for name in ("asset_type", "content_type")),
+    coverage.c.status == CoverageStatus.COMPLETE.value,
+)
+
 _EVENT_TYPES = {
     Change.CREATED: EventType.RESOURCE_CREATED,
     Change.RECREATED: EventType.RESOURCE_CREATED,
@@ -408,26 +425,9 @@ def _ledgers(connection: sa.Connection, parts: Iterable[Part]) -> dict[Part, Led
 def ledger_of(connection: sa.Connection, part: Part) -> Ledger:
     """What complete reads say of a part, and of the same type and content in the other scopes that are read
     completely."""
-    scope, asset_type, content_type = part
-    query = (
-        sa.select(snapshots.c.read_ns)
-        .where(
-            snapshots.c.scope == scope,
-            snapshots.c.content_type == content_type,
-            snapshots.c.asset_type == asset_type,
-            snapshots.c.complete.is_(True),
-        )
-        .distinct()
-        .order_by(snapshots.c.read_ns.desc())
-        .limit(KEPT_READS)
-    )
-    others = sa.select(sa.func.min(coverage.c.complete_read_ns)).where(
-        coverage.c.scope != scope,
-        coverage.c.asset_type == asset_type,
-        coverage.c.content_type == content_type,
-        coverage.c.status == CoverageStatus.COMPLETE.value,
-    )
-    return Ledger(tuple(connection.execute(query).scalars()), connection.scalar(others))
+    key = dict(zip(("scope", "asset_type", "content_type"), part, strict=True))
+    reads = tuple(connection.execute(_NEWEST_READS, key).scalars())
+    return Ledger(reads, connection.scalar(_OTHERS_READ_UNTIL, key))
 
 
 def _project_ids(connection: sa.Connection, steps: list[_Step]) -> dict[str, str]:

@@ -53,6 +53,22 @@ class FieldCache:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], dict[str, frozenset[str]]] = {}
 
+    def know(self, connection: sa.Connection, keys: Collection[tuple[str, str]]) -> None:
+        """Make sure that what the table says of types is known: (asset type, content type) each, in one query."""
+        unknown = set(keys) - self._known.keys()
+        if not unknown:
+            return
+        self._known |= {key: {} for key in unknown}
+        table = data_fields
+        query = sa.select(table.c.asset_type, table.c.content_type, table.c.path, table.c.kinds)
+        for row in connection.execute(query.where(table.c.asset_type.in_(sorted({kind for kind, _ in unknown})))):
+            self.learn((row.asset_type, row.content_type), row.path, row.kinds)
+
+    def unrecorded(self, key: tuple[str, str], paths: Collection[str]) -> list[str]:
+        """Which of the paths nothing is known of."""
+        known = self._known.get(key, {})
+        return [path for path in paths if path not in known]
+
     def news(self, key: tuple[str, str], fields: Mapping[str, frozenset[str]]) -> list[str]:
         """The paths of which not every kind is known."""
         known = self._known.get(key, {})
@@ -120,13 +136,6 @@ def record(
         insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
         connection.execute(insert(table).on_conflict_do_nothing(), inserts)
     return drifts
-
-
-def unrecorded(connection: sa.Connection, asset_type: str, content_type: str, paths: Collection[str]) -> list[str]:
-    """Which of the paths the record of a type does not have."""
-    of_type = sa.and_(data_fields.c.asset_type == asset_type, data_fields.c.content_type == content_type)
-    known = set(connection.scalars(sa.select(data_fields.c.path).where(of_type)))
-    return [path for path in paths if path not in known]
 
 
 def was_there(connection: sa.Connection, asset_type: str, content_type: str, path: str, *, written: int) -> bool:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.state.reducer import Part
@@ -98,8 +99,18 @@ def record_failure(
 
 def record_delta(connection: sa.Connection, parts: Iterable[Part], *, until_ns: int) -> None:
     """A delta read has looked for changes of parts up to an instant."""
-    for part in parts:
-        _write(connection, part, {"delta_read_ns": until_ns})
+    rows = [
+        {"scope": scope, "asset_type": asset_type, "content_type": content_type, "delta_read_ns": until_ns}
+        for scope, asset_type, content_type in parts
+    ]
+    if rows:
+        insert = (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(part_reads)
+        connection.execute(
+            insert.on_conflict_do_update(
+                index_elements=list(part_reads.primary_key), set_={"delta_read_ns": insert.excluded.delta_read_ns}
+            ),
+            rows,
+        )
 
 
 def forget(connection: sa.Connection, parts: Iterable[Part]) -> None:

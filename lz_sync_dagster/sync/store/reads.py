@@ -142,7 +142,7 @@ def finish_read(
             waiting = breakers.state(connection, part)
             ledger = assets.ledger_of(connection, part)
             looked_at = assets.written(connection)
-            known, lacking = _lacking(connection, base, names)
+            known, lacking = _lacking(connection, base, names, total)
         if waiting is not None and waiting.confirmed_at is not None:
             confirmed += apply_confirmed(store, part, clock=clock)
             continue
@@ -324,10 +324,11 @@ def _is(part: Part) -> sa.ColumnElement[bool]:
     )
 
 
-def _lacking(connection: sa.Connection, base: Base, names: set[str]) -> tuple[int, list[sa.Row[Any]]]:
-    """How many assets of the part are there now, and the rows of those that a read did not show."""
-    if len(base.seen) == base.rows and all(base.seen.values()) and not _wrote_beside(connection, base):
-        return base.rows, []
+def _lacking(connection: sa.Connection, base: Base, names: set[str], total: int) -> tuple[int, list[sa.Row[Any]]]:
+    """How many assets of the part are there now, and the rows of those that a read of so many did not show."""
+    known = _known_if_nothing_lacks(connection, base, names, total)
+    if known is not None:
+        return known, []
     columns = (resources.c.name, resources.c.fingerprint, resources.c.absent_ns, resources.c.written)
     query = sa.select(*columns).where(_here(base.part)).execution_options(yield_per=5000)
     seen, known = base.seen, 0
@@ -343,9 +344,25 @@ def _lacking(connection: sa.Connection, base: Base, names: set[str]) -> tuple[in
     return known, [row for chunk in in_chunks(unseen, _CHUNK) for row in _rows(connection, base.part, chunk, _DATES)]
 
 
-def _wrote_beside(connection: sa.Connection, base: Base) -> bool:
-    later = sa.select(resources.c.name).where(resources.c.written > base.written, _here(base.part)).limit(1)
-    return connection.execute(later).first() is not None
+def _known_if_nothing_lacks(connection: sa.Connection, base: Base, names: set[str], total: int) -> int | None:
+    """How many assets of the part are there now, if counting tells that the read showed them all; ``None`` if each has
+    to be looked at.
+
+    The rows that were written since the read began are those that it decoded, and no others. Then the rows that were
+    not written are all seen if they are as many as the fingerprints that were.
+    """
+    seen = sum(base.seen.values())
+    if total != seen + len(names):
+        return None
+    written = sa.select(resources.c.name).where(resources.c.written > base.written, _here(base.part))
+    names_written = set(connection.scalars(written.limit(len(names) + 1)))
+    if not names_written <= names:
+        return None
+    if seen == base.rows:
+        return seen + len(names_written)
+    unwritten = sa.select(sa.func.count()).select_from(resources)
+    kept = connection.scalar(unwritten.where(_here(base.part), resources.c.written <= base.written))
+    return seen + len(names_written) if kept == seen else None
 
 
 def _not_seen_before(connection: sa.Connection, base: Base, names: list[str]) -> Iterator[str]:
