@@ -45,7 +45,7 @@ class Projection:
                 {key: item[key] for key in wanted if key in item} if isinstance(item, Mapping) else item
                 for item in value
             ]
-        if isinstance(value, Mapping) and (self.fields or self.keys):
+        if (self.fields or self.keys) and isinstance(value, Mapping):
             found = {key: below.of(value[key]) for key, below in self.fields.items() if key in value}
             for key in self.keys or ():
                 if key in value:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from lz_sync_dagster.sync.inventory.structs import StructDecoder
 from lz_sync_dagster.sync.state.observation import (
     ContentType,
     InvalidAsset,
+    JsonData,
     Observation,
     Source,
     observation_of,
@@ -90,7 +91,7 @@ class Decoder:
                     observation.asset_type,
                     part[2],
                     observation.name,
-                    {} if observation.data is None else observation.data,
+                    _content(observation),
                 )
         return found
 
@@ -118,6 +119,11 @@ class Decoder:
             location=location,
             fingerprint=fingerprint,
         )
+
+
+def _content(observation: Observation) -> Mapping[str, Any]:
+    data = observation.data
+    return data.data if isinstance(data, JsonData) else data or {}
 
 
 def _policies(asset: Any, content_type: ContentType) -> dict[str, Any]:

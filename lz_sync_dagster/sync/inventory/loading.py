@@ -130,7 +130,7 @@ class PartLoader:
                 loaded.calls = page.calls
                 if page.read_ns != loaded.read_ns:
                     if loaded.read_ns:
-                        self._drain(part, waiting, loaded, names, down_to=0)
+                        self._take_all(part, waiting, loaded, names)
                         base, names, relations = self._begin(part), set(), {}
                     loaded.read_ns, loaded.assets, loaded.decoded, loaded.unusable = page.read_ns, 0, 0, 0
                 loaded.assets += len(page.bodies)
@@ -143,9 +143,9 @@ class PartLoader:
                     waiting.append(self._pool.decode((part, page.read_ns, new)))
                 self._drain(part, waiting, loaded, names, down_to=self._pool.depth - 1)
         except SyncError:
-            self._drain(part, waiting, loaded, names, down_to=0)
+            self._take_all(part, waiting, loaded, names)
             raise
-        self._drain(part, waiting, loaded, names, down_to=0)
+        self._take_all(part, waiting, loaded, names)
         if part[2] == ContentType.RELATIONSHIP:
             self._take(part, self._as_sets(observe_relations(part, loaded.read_ns, relations)), loaded, names)
             loaded.assets = loaded.decoded = len(relations)
@@ -185,14 +185,15 @@ class PartLoader:
         return observation if owner == observation.scope else replace(observation, scope=owner)
 
     def _drain(self, part: Part, waiting: deque[Pending], loaded: Loaded, names: set[str], *, down_to: int) -> None:
-        """Take in what was decoded, until no more than ``down_to`` batches wait; with 0 also what a transaction would
-        have had room for more beside."""
+        """Take in what was decoded, until no more than ``down_to`` batches wait, as soon as it fills a transaction."""
         while len(waiting) > down_to:
             self._held.add(waiting.popleft()())
             if len(self._held.observations) >= _at_once(loaded):
                 self._take_held(part, loaded, names)
-        if down_to == 0:
-            self._take_held(part, loaded, names)
+
+    def _take_all(self, part: Part, waiting: deque[Pending], loaded: Loaded, names: set[str]) -> None:
+        self._drain(part, waiting, loaded, names, down_to=0)
+        self._take_held(part, loaded, names)
 
     def _take_held(self, part: Part, loaded: Loaded, names: set[str]) -> None:
         if self._held.observations or self._held.unusable:

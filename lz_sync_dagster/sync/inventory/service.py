@@ -21,7 +21,7 @@ from lz_sync_dagster.sync.drift.service import refreshed as refreshed_drift
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.inventory import requests
 from lz_sync_dagster.sync.inventory.bulk_reads import BulkReads
-from lz_sync_dagster.sync.inventory.decode_pool import DecodePool
+from lz_sync_dagster.sync.inventory.decode_pool import DecodePool, collecting_rarely
 from lz_sync_dagster.sync.inventory.loading import PartLoader, PartReader
 from lz_sync_dagster.sync.inventory.outcome import Counts, Tally, outcome_of
 from lz_sync_dagster.sync.inventory.planner import ReadPlan, plan_reads, policy_of, quotas_of
@@ -157,6 +157,7 @@ def _reading(
         closing(client.transport),
         Allowance(store, quotas_of(config), clock=clock, wait=wait) as allowance,
         DecodePool(evaluate) as pool,
+        collecting_rarely(),
     ):
 
         def loader(reader: PartReader) -> PartLoader:

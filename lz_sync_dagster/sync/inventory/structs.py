@@ -21,6 +21,9 @@ _EXACT = 2**53
 _REMEMBERED, _LARGEST = 60_000, 500
 #: How a ``Value`` begins on the wire, by its kind.
 _NUMBER, _TEXT, _STRUCT, _LIST = 0x11, 0x1A, 0x2A, 0x32
+#: How the name and the value of an entry begin. A length below the last one is one byte.
+_KEY, _BODY, _ONE_BYTE = 0x0A, 0x12, 0x80
+_DOUBLE = struct.Struct("<d")
 _PLAIN_VALUES: dict[bytes, Any] = {b"": None, b"\x08\x00": None, b"\x20\x00": False, b"\x20\x01": True}
 
 #: Fields whose text decides whether a field beside them is a secret (`redaction.stands_alone`).
@@ -70,16 +73,13 @@ class StructDecoder:
         return data, paths
 
     def _field(self, entry: bytes) -> _Field:
-        parsed = wire.Entry.FromString(entry)
-        if not parsed.key or parsed.ByteSize() != len(entry):  # no name, or values that protobuf would merge
-            raise _AsAWhole
-        key: str = parsed.key
+        key, body = _split(entry)
         try:
             if not is_plain(key):
                 raise _AsAWhole
-            known: _Field = (key, *self._value(parsed.value))
+            known: _Field = (key, *self._value(body))
         except _AsAWhole:
-            name, value, paths = redact_field(key, _value(struct_pb2.Value.FromString(parsed.value)))
+            name, value, paths = redact_field(key, _value(struct_pb2.Value.FromString(body)))
             known = (name, value, tuple(path[len(name) + 1 :] for path in paths))
         if len(entry) <= _LARGEST:
             if len(self._fields) >= _REMEMBERED:
@@ -92,21 +92,15 @@ class StructDecoder:
             return _PLAIN_VALUES[body], ()
         kind = body[0]
         if kind == _TEXT:
-            raw = wire.Value.FromString(body).text
-            _check(body, raw)
-            text = raw.decode()
+            text = _payload(body).decode()
             clean = redact_text(text)
             return (text, ()) if clean == text else self._cleaned(text, clean)
         if kind == _NUMBER and len(body) == 9:
-            return number(struct.unpack_from("<d", body, 1)[0]), ()
+            return number(_DOUBLE.unpack_from(body, 1)[0]), ()
         if kind == _STRUCT:
-            inner = wire.Value.FromString(body).struct
-            _check(body, inner)
-            return self._struct(inner)
+            return self._struct(_payload(body))
         if kind == _LIST:
-            inner = wire.Value.FromString(body).list
-            _check(body, inner)
-            return self._list(inner)
+            return self._list(_payload(body))
         raise _AsAWhole
 
     @staticmethod
@@ -133,12 +127,40 @@ def struct_dict(message: Any) -> dict[str, Any]:
     return {key: _value(value) for key, value in message.fields.items()}
 
 
-def _check(body: bytes, payload: bytes) -> None:
-    """Whether a ``Value`` is one field and nothing else, as every encoder writes it."""
-    size = len(payload)
-    head = 2 if size < 1 << 7 else 3 if size < 1 << 14 else 4 if size < 1 << 21 else 5
-    if len(body) != head + size:
+def _split(entry: bytes) -> tuple[str, bytes]:
+    """Name and value (bytes) of a field: of one that is written as every encoder writes it.
+
+    Raises:
+        _AsAWhole: it has no name, or values that protobuf would merge.
+    """
+    if len(entry) > 2 and entry[0] == _KEY and 0 < (size := entry[1]) < _ONE_BYTE:
+        body = entry[2 + size :]
+        if body and body[0] == _BODY:
+            return entry[2 : 2 + size].decode(), _payload(body)
+    parsed = wire.Entry.FromString(entry)
+    if not parsed.key or parsed.ByteSize() != len(entry):
         raise _AsAWhole
+    return parsed.key, parsed.value
+
+
+def _payload(body: bytes) -> bytes:
+    """The bytes of the one length-delimited field that a message consists of.
+
+    Raises:
+        _AsAWhole: there is more, or less.
+    """
+    size, start = 0, 1
+    for shift in (0, 7, 14, 21, 28):
+        if start >= len(body):
+            break
+        byte = body[start]
+        size |= (byte & 0x7F) << shift
+        start += 1
+        if byte < _ONE_BYTE:
+            if start + size == len(body):
+                return body[start:]
+            break
+    raise _AsAWhole
 
 
 def number(value: float) -> int | float:

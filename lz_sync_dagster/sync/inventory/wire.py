@@ -33,7 +33,6 @@ _MESSAGES: dict[str, tuple[tuple[str, int, int, int], ...]] = {
     "Resource": (("data", 6, _BYTES, _ONE), ("location", 8, _STRING, _ONE)),
     "Items": (("items", 1, _BYTES, _MANY),),
     "Entry": (("key", 1, _STRING, _ONE), ("value", 2, _BYTES, _ONE)),
-    "Value": (("text", 3, _BYTES, _ONE), ("struct", 5, _BYTES, _ONE), ("list", 6, _BYTES, _ONE)),
 }
 #: What decides how the bytes are understood. When one of these modules changes, every asset is decoded once more: a
 #: mended rule of redaction has to reach what is stored.
@@ -71,7 +70,7 @@ def _classes() -> dict[str, Any]:
 
 _CLASSES = _classes()
 #: ``Items``: the entries of a ``Struct``, or the values of a ``ListValue``.
-Page, Asset, Resource, Items, Entry, Value = (_CLASSES[name] for name in _MESSAGES)
+Page, Asset, Resource, Items, Entry = (_CLASSES[name] for name in _MESSAGES)
 
 
 def fingerprint(body: bytes) -> bytes:

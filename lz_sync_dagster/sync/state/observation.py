@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -107,6 +108,13 @@ class Observation:
         when two sources give one version two contents.
         """
         return (self.update_ns, self.observed_ns, self.deleted, self.digest)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the arguments that make it: several times faster than field by field."""
+        return (Observation, _VALUES_OF(self))
+
+
+_VALUES_OF = attrgetter(*(field.name for field in fields(Observation)))
 
 
 class JsonData(Mapping[str, Any]):
