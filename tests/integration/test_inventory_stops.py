@@ -46,7 +46,11 @@ from lz_sync_dagster.sync.inventory.decoder import Decoder
 
 if __name__ == "__mp_main__":
     decode = Decoder.decode
-    Decoder.decode = lambda self, *batch: time.sleep(2) or decode(self, *batch)
+    def decodes_until_told(self, *batch):
+        while not pathlib.Path("told").exists():
+            time.sleep(0.05)
+        return decode(self, *batch)
+    Decoder.decode = decodes_until_told
 if __name__ == "__main__":
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     if {decodes}:
@@ -83,8 +87,7 @@ class Phase:
         (folder / "store.db").write_bytes(template.read_bytes())
         (folder / "program.py").write_text(PROGRAM.format(decodes=name == "decoding"))
         if name == "reading":
-            self.faults.page_delay = 3
-            self.faults.on("asset_slow_page")
+            self.faults.on("asset_page_timeout")
         if name == "export":
             self.faults.on("export_hangs", calls=2)
         self.settings = self._settings(quota=1 if name == "quota" else 1_000)
@@ -135,7 +138,7 @@ class Phase:
             return list(connection.execute(sa.select(table).order_by(*table.primary_key)))
 
     def sync_again(self) -> Status:
-        self.faults.off("asset_slow_page")
+        self.faults.off("asset_page_timeout")
         settings = self._settings(quota=1_000, bulk=False)
         with self.store() as store:
             return run_to_end(
@@ -180,6 +183,7 @@ def test_it_ends_in_order(phases: Callable[[str], Phase], name: str) -> None:
     phase = phases(name)
     until(phase.is_reached, seconds=60, what=f"the phase {name}")
     phase.process.terminate()
+    (phase.folder / "told").touch()
     try:
         until(lambda: is_gone(phase.process), seconds=30, what="the end of the process and its children")
     except AssertionError as error:

@@ -25,14 +25,14 @@ from lz_sync_dagster.config import Settings, load_settings
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.compliance.controls import Controls, parse_controls
 from lz_sync_dagster.sync.errors import Reason, SyncError
-from lz_sync_dagster.sync.inventory import service
+from lz_sync_dagster.sync.inventory import loading, service
 from lz_sync_dagster.sync.inventory.service import sync_inventory
 from lz_sync_dagster.sync.inventory.views import infrastructure_state
 from lz_sync_dagster.sync.models import CoverageStatus, Status
 from lz_sync_dagster.sync.picture import export_inventory
 from lz_sync_dagster.sync.progress import silent
 from lz_sync_dagster.sync.runs import LayerOutcome, LayerRun, RetryLater, attempt, new_holder, run_to_end
-from lz_sync_dagster.sync.store import Store, assets, coverage, event_log, inbox
+from lz_sync_dagster.sync.store import Store, coverage, event_log, inbox
 from lz_sync_dagster.sync.store.quota import Cancelled
 from lz_sync_dagster.sync.store.schema import dead_letters, layer_runs, resource_contents, resource_versions, resources
 from lz_sync_dagster.sync.timing import utcnow
@@ -648,13 +648,13 @@ def test_a_store_that_is_away_for_a_moment_is_no_defect_of_a_part(
 ) -> None:
     server, settings = served
     server.assets[NETWORK] = [network("//n/a")]
-    failing, apply = [True], assets.apply
+    failing, insert_new = [True], loading.insert_new
 
     def away(*arguments: object, **options: object) -> object:
         if failing.pop() if failing else False:
             raise sa.exc.OperationalError("insert", {}, Exception("disk I/O error"))
-        return apply(*arguments, **options)  # type: ignore[arg-type]
+        return insert_new(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(assets, "apply", away)
+    monkeypatch.setattr(loading, "insert_new", away)
     outcome, waits = sync(settings, sqlite_store)
     assert (outcome.status, outcome.items_changed, waits) == (Status.SUCCESS, 1, [5])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
 
@@ -36,6 +37,13 @@ class Verdict:
     source: str
     outcome: Outcome
     message: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the arguments that make it: several times faster than field by field."""
+        return (Verdict, _VALUES_OF(self))
+
+
+_VALUES_OF = attrgetter(*(field.name for field in fields(Verdict)))
 
 
 #: (asset type, content type, full resource name, redacted data) → the verdicts of the controls that apply to it.

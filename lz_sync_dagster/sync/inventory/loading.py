@@ -29,6 +29,7 @@ from lz_sync_dagster.sync.store import Store, assets, breakers, data_fields, dea
 from lz_sync_dagster.sync.store.assets import Applied
 from lz_sync_dagster.sync.store.data_fields import FieldCache
 from lz_sync_dagster.sync.store.dead_letters import DeadLetter
+from lz_sync_dagster.sync.store.first_load import insert_new
 from lz_sync_dagster.sync.store.reads import Base, ReadResult
 from lz_sync_dagster.sync.timing import Clock
 
@@ -290,13 +291,10 @@ class PartLoader:
             current = batches.pop()
             try:
                 with self._store.write(exclusive=assets.LOCK) as connection:
-                    applied += assets.apply(
-                        connection,
-                        current,
-                        layer=LayerId.API,
-                        now=self._clock(),
-                        evaluate=judged,
-                        announce=announce,
+                    now = self._clock()
+                    taken = None if announce else insert_new(connection, current, now=now, evaluate=judged)
+                    applied += taken or assets.apply(
+                        connection, current, layer=LayerId.API, now=now, evaluate=judged, announce=announce
                     )
             except Exception as error:
                 if not is_about_data(error) or len(refused) == _MAX_REFUSED:

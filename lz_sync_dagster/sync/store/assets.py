@@ -22,7 +22,7 @@ from lz_sync_dagster.sync.models import CoverageStatus, EventType
 from lz_sync_dagster.sync.state.observation import Observation, Source, plain
 from lz_sync_dagster.sync.state.reducer import KEPT_READS, Change, Known, Ledger, Part, change_of
 from lz_sync_dagster.sync.store import event_log, feed_freshness, findings
-from lz_sync_dagster.sync.store.engine import insert_many
+from lz_sync_dagster.sync.store.engine import in_chunks, insert_many
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.findings import FindingChange, Judged
 from lz_sync_dagster.sync.store.schema import coverage, resource_contents, resource_versions, resources, snapshots
@@ -204,7 +204,7 @@ def _apply_round(
     written = next_write(connection)
     content_ids = _keep_contents(connection, [step for step in steps if step.moves_content])
     _keep_old_versions(connection, [step for step in steps if step.row is not None and step.moves_content])
-    projects = _project_ids(connection, steps)
+    projects = project_ids(connection, [step.observation for step in steps])
     judged: list[Judged] = []
     inserts: list[dict[str, Any]] = []
     updates: list[dict[str, Any]] = []
@@ -362,7 +362,7 @@ def _keep_contents(connection: sa.Connection, steps: list[_Step]) -> dict[tuple[
     """Store the contents that are new, and say which content each step's row has."""
     ids: dict[tuple[str, str], int | None] = {}
     rows: list[dict[str, Any]] = []
-    last = connection.scalar(sa.select(sa.func.max(resource_contents.c.id))) or 0
+    last = last_content(connection)
     for step in steps:
         known = step.known_content
         data = step.observation.data
@@ -372,6 +372,11 @@ def _keep_contents(connection: sa.Connection, steps: list[_Step]) -> dict[tuple[
         ids[_key(step)] = known
     insert_many(connection, resource_contents, rows)
     return ids
+
+
+def last_content(connection: sa.Connection) -> int:
+    """The id of the newest content; who holds `LOCK` gives the next ones."""
+    return connection.scalar(sa.select(sa.func.max(resource_contents.c.id))) or 0
 
 
 def _current(connection: sa.Connection, batch: list[Observation]) -> dict[tuple[str, str], sa.Row[Any]]:
@@ -430,26 +435,22 @@ def ledger_of(connection: sa.Connection, part: Part) -> Ledger:
     return Ledger(reads, connection.scalar(_OTHERS_READ_UNTIL, key))
 
 
-def _project_ids(connection: sa.Connection, steps: list[_Step]) -> dict[str, str]:
+def project_ids(connection: sa.Connection, observations: Iterable[Observation]) -> dict[str, str]:
     """Project ids by number, for the assets whose name does not carry the id."""
-    numbers = {
-        number
-        for step in steps
-        if _project_in_name(step.observation) is None
-        for number in [_project_number(step.observation)]
-        if number is not None
-    }
+    numbers: set[str] = set()
     found: dict[str, str] = {}
-    for step in steps:
-        if step.observation.name.startswith(_PROJECT_NAME):
-            content = step.observation.data
+    for observation in observations:
+        if observation.name.startswith(_PROJECT_NAME):
+            content = observation.data
             identifier = None if content is None else content.get("projectId")
             if identifier:
-                found[step.observation.name.removeprefix(_PROJECT_NAME)] = str(identifier)
+                found[observation.name.removeprefix(_PROJECT_NAME)] = str(identifier)
+        if _project_in_name(observation) is None and (number := _project_number(observation)) is not None:
+            numbers.add(number)
     missing = sorted(numbers - found.keys())
-    if missing:
+    for chunk in in_chunks(missing):
         query = sa.select(resources.c.name, resources.c.project).where(
-            resources.c.content_type == "RESOURCE", resources.c.name.in_([_PROJECT_NAME + number for number in missing])
+            resources.c.content_type == "RESOURCE", resources.c.name.in_([_PROJECT_NAME + number for number in chunk])
         )
         for name, project in connection.execute(query):
             if project:
@@ -458,13 +459,11 @@ def _project_ids(connection: sa.Connection, steps: list[_Step]) -> dict[str, str
 
 
 def _project_in_name(observation: Observation) -> str | None:
-    if "/projects/" not in observation.name:
+    before, found, after = observation.name.partition("/projects/")
+    if not found or not before.startswith("//"):
         return None
-    parts = observation.name.split("/")
-    if "projects" in parts[3:-1]:
-        identifier = parts[parts.index("projects", 3) + 1]
-        return None if identifier.isdigit() else identifier
-    return None
+    identifier = after.partition("/")[0]
+    return None if identifier.isdigit() else identifier
 
 
 def _project_number(observation: Observation) -> str | None:
@@ -476,7 +475,8 @@ def _project_number(observation: Observation) -> str | None:
     return None
 
 
-def _project(observation: Observation, ids: Mapping[str, str]) -> str | None:
+def project_of(observation: Observation, ids: Mapping[str, str]) -> str | None:
+    """The project of an asset: its id if it is known (`project_ids`), else its number."""
     in_name = _project_in_name(observation)
     if in_name is not None:
         return in_name
@@ -495,7 +495,7 @@ def _values(step: _Step, projects: Mapping[str, str], now: datetime) -> dict[str
         "content_type": plain(observation.content_type),
         "asset_type": observation.asset_type,
         "scope": observation.scope if row is None or observation.scope != "unscoped" else row.scope,
-        "project": _project(observation, projects) or (row.project if row is not None else None),
+        "project": project_of(observation, projects) or (row.project if row is not None else None),
         "location": observation.location or (row.location if row is not None else None),
         "display_name": row.display_name if observation.data is None and row is not None else observation.display_name,
         "deleted": deleted,
@@ -535,7 +535,7 @@ def _touch(step: _Step, projects: Mapping[str, str], written: int) -> dict[str, 
         place = {
             "b_asset_type": observation.asset_type,
             "b_scope": observation.scope,
-            "b_project": _project(observation, projects) or (row.project if row is not None else None),
+            "b_project": project_of(observation, projects) or (row.project if row is not None else None),
             "b_ancestors": list(observation.ancestors),
         }
     return place | {

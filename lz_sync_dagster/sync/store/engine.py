@@ -7,7 +7,7 @@ What a transaction promises, on both: `Store.write` sees the newest committed st
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
@@ -94,39 +94,33 @@ def in_chunks(items: Iterable[Item], size: int = CHUNK) -> Iterator[list[Item]]:
 
 
 def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows that all give every column of a table: the same as ``execute(table.insert(), rows)``, faster on
-    SQLite, where SQLAlchemy's own work per row is most of the cost."""
+    """Insert rows that all give the same columns, among them those with a default in Python: the same as
+    ``execute(table.insert(), rows)``, faster on SQLite, where SQLAlchemy's own work per row is most of the cost."""
     if not rows:
         return
     if connection.dialect.name != "sqlite":
         connection.execute(table.insert(), list(rows))
         return
-    names = [column.name for column in table.c]
-    prepare = [
-        (index, process)
-        for index, column in enumerate(table.c)
-        if (process := column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)) is not None
-    ]
-    values_of = itemgetter(*names)
+    names = list(rows[0])
+    columns = list(zip(*map(itemgetter(*names), rows), strict=True))
+    for index, name in enumerate(names):
+        process = table.c[name].type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
+        if process is not None:
+            columns[index] = _processed(columns[index], process)
     quoted = ", ".join(connection.dialect.identifier_preparer.quote(name) for name in names)
     marks = ", ".join("?" * len(names))
-    last: dict[int, Any] = {}
     connection.exec_driver_sql(
         f"INSERT INTO {table.name} ({quoted}) VALUES ({marks})",  # noqa: S608 - names of the schema
-        [_prepared(values_of(row), prepare, last) for row in rows],
+        list(zip(*columns, strict=True)),
     )
 
 
-def _prepared(values: tuple[Any, ...], prepare: Sequence[tuple[int, Any]], last: dict[int, Any]) -> tuple[Any, ...]:
-    """Values as the driver takes them. Neighbours often share an object, such as the instant of their transaction."""
-    changed = list(values)
-    for index, process in prepare:
-        value = changed[index]
-        known = last.get(index)
-        if known is None or known[0] is not value:
-            known = last[index] = (value, process(value))
-        changed[index] = known[1]
-    return tuple(changed)
+def _processed(values: tuple[Any, ...], process: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """Values of a column as the driver takes them. All may be one object, such as the instant of their transaction."""
+    first = values[0]
+    if all(value is first for value in values):
+        return (process(first),) * len(values)
+    return tuple(map(process, values))
 
 
 def open_store(url: str, *, migrate: bool = True) -> Store:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from lz_sync_dagster.sync.compliance.verdict import Outcome, Verdict
 from lz_sync_dagster.sync.models import Violation
+from lz_sync_dagster.sync.store.engine import insert_many
 from lz_sync_dagster.sync.store.schema import findings, resources
 
 
@@ -75,7 +76,9 @@ def record(connection: sa.Connection, judged: list[Judged], *, now: datetime, te
         verdicts = {(verdict.framework, verdict.control): verdict for verdict in item.verdicts or ()}
         for rule, verdict in verdicts.items():
             if verdict.outcome is Outcome.FAIL and rule not in before:
-                values = _values(item, verdict, now)
+                values = values_of(
+                    verdict, item.resource, item.content_type, item.asset_type, item.project, opened_at=now
+                )
                 inserts.append(values)
                 if tell:
                     changes.append(FindingChange(True, _violation(values), None))
@@ -88,8 +91,7 @@ def record(connection: sa.Connection, judged: list[Judged], *, now: datetime, te
                 resolved.setdefault(resolution, []).append(row.id)
                 if tell:
                     changes.append(FindingChange(False, _violation(row._mapping), resolution))
-    if inserts:
-        connection.execute(findings.insert(), inserts)
+    insert_many(connection, findings, inserts)
     if kept:
         connection.execute(_COUNT_AS_FAILED, kept)
     for resolution, ids in resolved.items():
@@ -107,19 +109,22 @@ def _resolution(item: Judged, verdict: Verdict | None) -> str | None:
     return "fixed" if verdict.outcome is Outcome.PASS else None
 
 
-def _values(item: Judged, verdict: Verdict, now: datetime) -> dict[str, object]:
+def values_of(
+    verdict: Verdict, resource: str, content_type: str, asset_type: str, project: str | None, *, opened_at: datetime
+) -> dict[str, object]:
+    """The row of a new finding."""
     return {
         "control": verdict.control,
         "framework": verdict.framework,
         "title": verdict.title,
         "severity": verdict.severity,
         "source": verdict.source,
-        "resource": item.resource,
-        "content_type": item.content_type,
-        "asset_type": item.asset_type,
-        "project": item.project,
+        "resource": resource,
+        "content_type": content_type,
+        "asset_type": asset_type,
+        "project": project,
         "message": verdict.message,
-        "opened_at": now,
+        "opened_at": opened_at,
     }
 
 

@@ -7,7 +7,7 @@ from google.cloud.asset_v1 import Asset, ListAssetsResponse, Resource
 from google.protobuf import struct_pb2
 from google.protobuf.descriptor import FieldDescriptor
 
-from lz_sync_dagster.sync.inventory import wire
+from lz_sync_dagster.sync.inventory import structs, wire
 
 GOOGLES = {
     "Page": ListAssetsResponse.pb().DESCRIPTOR,
@@ -16,7 +16,6 @@ GOOGLES = {
     "Entry": struct_pb2.Struct.DESCRIPTOR.nested_types_by_name["FieldsEntry"],
 }
 #: ``Value`` and ``Items`` have names of our own: ours → Google's.
-VALUE = {"text": "string_value", "struct": "struct_value", "list": "list_value"}
 
 
 def same_on_the_wire(ours: FieldDescriptor, googles: FieldDescriptor) -> bool:
@@ -37,10 +36,14 @@ def test_fields_are_googles(message: str) -> None:
         assert same_on_the_wire(field, GOOGLES[message].fields_by_name[field.name]), field.name
 
 
-def test_fields_of_values_are_googles() -> None:
+def test_structs_are_written_as_google_writes_them() -> None:
     googles = struct_pb2.Value.DESCRIPTOR.fields_by_name
-    for field in wire.Value.DESCRIPTOR.fields:
-        assert same_on_the_wire(field, googles[VALUE[field.name]]), field.name
+    kinds = {"number_value": (structs._NUMBER, 1), "string_value": (structs._TEXT, 2)}
+    kinds |= {"struct_value": (structs._STRUCT, 2), "list_value": (structs._LIST, 2)}
+    for name, (tag, wire_type) in kinds.items():
+        assert tag == googles[name].number << 3 | wire_type, name
+    entry = struct_pb2.Struct.DESCRIPTOR.fields_by_name["fields"].message_type.fields_by_name
+    assert (entry["key"].number << 3 | 2, entry["value"].number << 3 | 2) == (structs._KEY, structs._BODY)
     (items,) = wire.Items.DESCRIPTOR.fields
     assert same_on_the_wire(items, struct_pb2.Struct.DESCRIPTOR.fields_by_name["fields"])
     assert same_on_the_wire(items, struct_pb2.ListValue.DESCRIPTOR.fields_by_name["values"])
