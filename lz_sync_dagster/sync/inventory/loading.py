@@ -37,7 +37,7 @@ from lz_sync_dagster.sync.timing import Clock
 _MAX_REFUSED = 20
 #: Assets that one transaction takes in: the feed waits no longer than it lasts. A baseline writes into all of the
 #: store's indexes, so that larger transactions write far fewer pages.
-_AT_ONCE, _AT_ONCE_IN_A_BASELINE = 1_000, 5_000
+_AT_ONCE, _AT_ONCE_IN_A_BASELINE = 1_000, 4_000
 #: Assets of a baseline whose fields are noted; later every changed one's are.
 _SAMPLE = 100
 #: News of one batch and type that are looked up in the contents.

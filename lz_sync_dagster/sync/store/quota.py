@@ -309,7 +309,8 @@ class Allowance:
         self._clock = clock
         self._wait = wait
         self._patience = patience
-        self._locks = {quota: threading.Lock() for quota in per_minute}
+        # A signal may end a thread between taking a lock and guarding it: then the same thread can still give back.
+        self._locks = {quota: threading.RLock() for quota in per_minute}
         self._leases: dict[Quota, Lease] = {}
         self._made = dict.fromkeys(per_minute, 0)
 

@@ -394,7 +394,7 @@ def hidden_but(
     connection: sa.Connection, table: sa.Table, where: ResourceFilter, edge: str, from_ns: int, to_ns: int
 ) -> frozenset[str]:
     """Columns to hide so that rows are found by the time in which they began or ended (``edge``); if many did, by
-    their names."""
+    their type, or else by their names."""
     every = _CONDITIONED | _SORTED
     if connection.dialect.name != "sqlite":
         return frozenset()
@@ -403,7 +403,9 @@ def hidden_but(
     few = connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one() < _FEW
     if few:
         return every - {edge}
-    return every if where.asset_types or where.projects else every - {"name"}
+    if where.asset_types:
+        return every - {"content_type", "asset_type", "deleted", "name"}
+    return every if where.projects else every - {"name"}
 
 
 def tables_at(as_of_ns: int | None) -> tuple[sa.Table, ...]:
