@@ -109,18 +109,29 @@ class DecodePool:
         self._close()
 
 
+#: How many loads there are in this process now, and what was set before the first of them.
+_LOADS, _loads, _threshold = threading.Lock(), 0, gc.get_threshold()
+
+
 @contextmanager
 def collecting_rarely() -> Iterator[None]:
     """Let Python look for cycles rarely, and only in what is made from here on: each look passes over every content
     that waits to be written, and half of a load's time would go into it."""
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, *before[1:])
+    global _loads, _threshold
+    with _LOADS:
+        _loads += 1
+        if _loads == 1:
+            _threshold = gc.get_threshold()
+            gc.freeze()
+            gc.set_threshold(COLLECT_AFTER, *_threshold[1:])
     try:
         yield
     finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
+        with _LOADS:
+            _loads -= 1
+            if not _loads:
+                gc.set_threshold(*_threshold)
+                gc.unfreeze()
 
 
 _decoder: Decoder | None = None

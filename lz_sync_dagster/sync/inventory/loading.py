@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import sqlalchemy as sa
+import structlog
 
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.compliance.verdict import Evaluator, Verdict
@@ -33,7 +34,7 @@ from lz_sync_dagster.sync.store.first_load import insert_new
 from lz_sync_dagster.sync.store.reads import Base, ReadResult
 from lz_sync_dagster.sync.timing import Clock
 
-#: More assets of one page than this are not odd assets: then the part fails.
+#: More assets of one transaction than this are not odd assets: then the part fails.
 _MAX_REFUSED = 20
 #: Assets that one transaction takes in: the feed waits no longer than it lasts. A baseline writes into all of the
 #: store's indexes, so that larger transactions write far fewer pages.
@@ -43,6 +44,8 @@ _SAMPLE = 100
 #: News of one batch and type that are looked up in the contents.
 _LOOKED_UP = 50
 _FIELDS_LOCK = "data_fields"
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass
@@ -111,6 +114,7 @@ class PartLoader:
         self._within: dict[str, list[str]] = {}
         self._fields = FieldCache()
         self._held = Decoded()
+        self._is_all_new = True
 
     def load(self, part: Part, loaded: Loaded) -> None:
         """Read a part to its end and conclude what that proves.
@@ -121,7 +125,7 @@ class PartLoader:
         Raises:
             SyncError: the read did not reach its end; what it saw is in the store, and proves no absence.
         """
-        self._held = Decoded()
+        self._held, self._is_all_new = Decoded(), True
         base, names = self._begin(part), set[str]()
         loaded.baseline, loaded.written = base.baseline, base.written
         relations: dict[str, dict[str, object]] = {}
@@ -144,7 +148,12 @@ class PartLoader:
                     waiting.append(self._pool.decode((part, page.read_ns, new)))
                 self._drain(part, waiting, loaded, names, down_to=self._pool.depth - 1)
         except SyncError:
-            self._take_all(part, waiting, loaded, names)
+            try:
+                self._take_all(part, waiting, loaded, names)
+            except Exception as error:
+                if not is_about_data(error):
+                    raise
+                log.exception("observations_not_kept", where=where(part))
             raise
         self._take_all(part, waiting, loaded, names)
         if part[2] == ContentType.RELATIONSHIP:
@@ -189,7 +198,7 @@ class PartLoader:
         """Take in what was decoded, until no more than ``down_to`` batches wait, as soon as it fills a transaction."""
         while len(waiting) > down_to:
             self._held.add(waiting.popleft()())
-            if len(self._held.observations) >= _at_once(loaded):
+            if len(self._held.observations) + len(self._held.unusable) >= _at_once(loaded):
                 self._take_held(part, loaded, names)
 
     def _take_all(self, part: Part, waiting: deque[Pending], loaded: Loaded, names: set[str]) -> None:
@@ -249,19 +258,21 @@ class PartLoader:
                 found[path] = (kinds | fields[path], example)
         if not any(news.values()):
             return
+        first_looks = {key for key in news if self._fields.is_empty(key)}
         missed = set() if loaded.baseline else self._missed(news, loaded.written)
         with self._store.write(exclusive=_FIELDS_LOCK) as connection:
             now = self._clock()
             for key, found in news.items():
                 groups: dict[tuple[str, bool], dict[str, frozenset[str]]] = {}
                 for path, (kinds, example) in found.items():
-                    is_old = loaded.baseline or (*key, path) in missed
+                    is_old = loaded.baseline or key in first_looks or (*key, path) in missed
                     groups.setdefault((example, is_old), {})[path] = kinds
                 for (example, is_old), fields in groups.items():
                     drifted = data_fields.record(
                         connection, *key, fields, example=example, now=now, baseline=is_old, cache=self._fields
                     )
                     loaded.drifted += len(drifted)
+        self._fields.forget(news)
 
     def _missed(self, news: Mapping[tuple[str, str], Mapping[str, object]], written: int) -> set[tuple[str, str, str]]:
         """Fields that are new to the record and not to the contents: the first look did not come across them."""
@@ -292,7 +303,10 @@ class PartLoader:
             try:
                 with self._store.write(exclusive=assets.LOCK) as connection:
                     now = self._clock()
-                    taken = None if announce else insert_new(connection, current, now=now, evaluate=judged)
+                    taken = None
+                    if self._is_all_new and not announce:
+                        taken = insert_new(connection, current, now=now, evaluate=judged)
+                        self._is_all_new = taken is not None  # to try in vain again would hold the others up
                     applied += taken or assets.apply(
                         connection, current, layer=LayerId.API, now=now, evaluate=judged, announce=announce
                     )

@@ -131,14 +131,14 @@ def _split(entry: bytes) -> tuple[str, bytes]:
     """Name and value (bytes) of a field: of one that is written as every encoder writes it.
 
     Raises:
-        _AsAWhole: it has no name, or values that protobuf would merge.
+        _AsAWhole: it has no name, something unknown, or values that protobuf would merge.
     """
     if len(entry) > 2 and entry[0] == _KEY and 0 < (size := entry[1]) < _ONE_BYTE:
         body = entry[2 + size :]
         if body and body[0] == _BODY:
             return entry[2 : 2 + size].decode(), _payload(body)
     parsed = wire.Entry.FromString(entry)
-    if not parsed.key or parsed.ByteSize() != len(entry):
+    if not parsed.key or wire.Entry(key=parsed.key, value=parsed.value).ByteSize() != len(entry):
         raise _AsAWhole
     return parsed.key, parsed.value
 

@@ -40,8 +40,10 @@ _DECIDING = (
     "sync/inventory/decoder.py",
     "sync/inventory/exported.py",
     "sync/inventory/structs.py",
+    "sync/inventory/wire.py",
     "sync/state/observation.py",
     "sync/state/redaction.py",
+    "sync/timing.py",
 )
 
 

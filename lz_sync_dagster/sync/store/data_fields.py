@@ -58,11 +58,22 @@ class FieldCache:
         unknown = set(keys) - self._known.keys()
         if not unknown:
             return
-        self._known |= {key: {} for key in unknown}
         table = data_fields
         query = sa.select(table.c.asset_type, table.c.content_type, table.c.path, table.c.kinds)
+        known: dict[tuple[str, str], dict[str, frozenset[str]]] = {key: {} for key in unknown}
         for row in connection.execute(query.where(table.c.asset_type.in_(sorted({kind for kind, _ in unknown})))):
-            self.learn((row.asset_type, row.content_type), row.path, row.kinds)
+            if (row.asset_type, row.content_type) in known:
+                known[row.asset_type, row.content_type][row.path] = frozenset(row.kinds)
+        self._known |= known
+
+    def forget(self, keys: Collection[tuple[str, str]]) -> None:
+        """Ask the table again for types: something was written."""
+        for key in keys:
+            self._known.pop(key, None)
+
+    def is_empty(self, key: tuple[str, str]) -> bool:
+        """Whether nothing is known of a type."""
+        return not self._known.get(key)
 
     def unrecorded(self, key: tuple[str, str], paths: Collection[str]) -> list[str]:
         """Which of the paths nothing is known of."""

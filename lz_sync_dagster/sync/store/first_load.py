@@ -56,7 +56,7 @@ def _insert(
     opened: list[dict[str, Any]] = []
     for content_id, item in enumerate(observations, first):
         content_type, data = plain(item.content_type), {} if item.data is None else item.data
-        project = assets.project_of(item, projects)
+        project = assets.project_of(item, projects) or None
         failed = unknown = 0
         verdicts = evaluate(item.asset_type, content_type, item.name, data)
         for verdict in verdicts:

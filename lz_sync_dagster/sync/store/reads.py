@@ -1,7 +1,8 @@
 """Reads of a part (scope × asset type × content): what one begins with, and what a complete one proves.
 
 A read compares fingerprints of bytes with those of the rows, so an unchanged asset is neither decoded nor looked up.
-What a complete read lacks is found by one pass over the part's rows, outside of any write transaction; the writes that
+Whether a complete read lacks something is counted, and what it lacks is found by one pass over the part's rows, both
+outside of any write transaction; the writes that
 follow are short, and each looks again at the rows that it changes.
 """
 
@@ -348,25 +349,27 @@ def _known_if_nothing_lacks(connection: sa.Connection, base: Base, names: set[st
     """How many assets of the part are there now, if counting tells that the read showed them all; ``None`` if each has
     to be looked at.
 
-    The rows that were written since the read began are those that it decoded, and no others. Then the rows that were
-    not written are all seen if they are as many as the fingerprints that were. Both are found by an index alone.
+    What was written of the type since the read began, here, elsewhere or as a deletion, is what it decoded and nothing
+    else. Then the rows that were not written are all seen if they are as many as the fingerprints that were. Both are
+    found by an index alone.
     """
     seen = sum(base.seen.values())
     if total != seen + len(names):
         return None
     written = 0
-    later = sa.select(resources.c.name, *_PLACE).where(resources.c.written > base.written)
-    for name, deleted, *part in connection.execute(later.execution_options(yield_per=5000)):
-        if tuple(part) == base.part and not deleted:
+    scope, *kind = base.part
+    later = sa.select(*_PLACE).where(resources.c.written > base.written).execution_options(yield_per=5000)
+    for name, deleted, its_scope, *its_kind in connection.execute(later):
+        if its_kind == kind:
             if name not in names:
                 return None
-            written += 1
+            written += its_scope == scope and not deleted
     known = int(connection.scalar(sa.select(sa.func.count()).select_from(resources).where(_here(base.part))) or 0)
     return known if known == seen + written else None
 
 
 #: What says whether a row is of a part, and there.
-_PLACE = (resources.c.deleted, resources.c.scope, resources.c.asset_type, resources.c.content_type)
+_PLACE = tuple(resources.c[name] for name in ("name", "deleted", "scope", "asset_type", "content_type"))
 
 
 def _not_seen_before(connection: sa.Connection, base: Base, names: list[str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from google.cloud.asset_v1 import Asset, Resource
 
 from lz_sync_dagster.sync.compliance.controls import load_controls
 from lz_sync_dagster.sync.inventory import decode_pool, wire
-from lz_sync_dagster.sync.inventory.decode_pool import Batch, DecodePool
+from lz_sync_dagster.sync.inventory.decode_pool import Batch, DecodePool, collecting_rarely
 from lz_sync_dagster.sync.inventory.decoder import Decoded
 from tests.conftest import until
 
@@ -117,3 +118,15 @@ def test_an_error_of_the_controls_is_the_same_in_place(pool: DecodePool) -> None
     with pytest.raises(ValueError, match="NO_CONTENT"):
         pool.decode(broken)()
     assert pool._pool is not None
+
+
+def test_two_loads_at_once_leave_the_collector_as_it_was() -> None:
+    before = gc.get_threshold()
+    first, second = collecting_rarely(), collecting_rarely()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert gc.get_threshold()[0] == decode_pool.COLLECT_AFTER
+    second.__exit__(None, None, None)
+    assert gc.get_threshold() == before
+    assert gc.get_freeze_count() == 0

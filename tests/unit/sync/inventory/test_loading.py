@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from lz_sync_dagster.sync.inventory.decode_pool import DecodePool
 from lz_sync_dagster.sync.inventory.loading import Loaded, PartLoader, incomplete
 from lz_sync_dagster.sync.inventory.reader import Page
 from lz_sync_dagster.sync.state.reducer import Breaker
-from lz_sync_dagster.sync.store import Store
+from lz_sync_dagster.sync.store import Store, data_fields
 from lz_sync_dagster.sync.store.schema import (
     coverage,
     dead_letters,
@@ -41,6 +42,16 @@ class Pages:
         yield from self.pages
         if self.error is not None:
             raise self.error
+
+
+class Parts:
+    """A reader that reads these pages of each part."""
+
+    def __init__(self, pages: dict[Any, list[Page]]) -> None:
+        self.pages = pages
+
+    def read(self, part: Any) -> Iterator[Page]:
+        yield from self.pages[part]
 
 
 def network(name: str, **data: Any) -> bytes:
@@ -170,10 +181,60 @@ def test_an_asset_that_cannot_be_used_is_a_dead_letter_and_the_read_proves_no_ab
     assert proven(store) == [("complete", 40 * 10**9, 2)], "whoever called marks it"
 
 
-def test_more_than_one_transaction_of_assets(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_more_than_one_transaction_of_assets(store: Store, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr("lz_sync_dagster.sync.inventory.loading._AT_ONCE", 2)
-    loaded = load(store, *pages(50, *[network(f"n{number}") for number in range(7)], size=5))
+    monkeypatch.setattr("lz_sync_dagster.sync.inventory.loading._AT_ONCE_IN_A_BASELINE", 3)
+    loaded = load(store, *pages(50, *[network(f"n{number}") for number in range(7)], size=size))
     assert (loaded.applied.created, len(rows(store))) == (7, 7)
+    assert 3 <= len({row.written for row in rows(store).values()}) <= 4
+    loaded = load(store, *pages(60, *[network(f"n{number}", mtu=1) for number in range(7)], size=size))
+    assert (loaded.applied.updated, len(rows(store))) == (7, 7)
+    assert 4 <= len({row.written for row in rows(store).values()}) <= 5
+
+
+def test_a_baseline_of_which_something_is_known_already(store: Store) -> None:
+    """A read that failed left it there."""
+    error = SyncError("is denied", where="there", remedy="ask", reason=Reason.PERMISSION_DENIED)
+    with pytest.raises(SyncError, match="is denied"):
+        load(store, *pages(40, network("a"), network("b"))[:1], error=error)
+    loaded = load(store, *pages(50, network("a"), network("b"), network("c")))
+    assert (loaded.baseline, loaded.applied.created) == (True, 2)
+    assert {name: row.version for name, row in rows(store).items()} == {"a": 1, "b": 1, "c": 1}
+    assert proven(store) == [("complete", 50 * 10**9, 3)]
+
+
+def test_why_a_read_failed_is_not_lost_over_what_it_had_seen(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(store, *pages(40, network("a")))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise TypeError("odd")
+
+    monkeypatch.setattr("lz_sync_dagster.sync.inventory.loading._MAX_REFUSED", 0)
+    monkeypatch.setattr("lz_sync_dagster.sync.store.assets.apply", refuse)
+    error = SyncError("the quota is used up", where="there", remedy="wait", reason=Reason.QUOTA)
+    with pytest.raises(SyncError, match="quota is used up"):
+        load(store, *pages(50, network("b"), network("c"))[:1], error=error)
+
+
+def test_drift_is_told_of_whatever_part_shows_it(store: Store) -> None:
+    """A type of which nothing was known has no drift; a kind that another scope shows in the same sync is one."""
+    other = ("folders/2", TYPE, "RESOURCE")
+
+    def both(read_s: int, ours: dict[str, Any], theirs: dict[str, Any]) -> list[tuple[str, str]]:
+        shown = {PART: pages(read_s, network("a"), network("b", **ours)), other: pages(read_s, network("c", **theirs))}
+        now = iter(NOW + timedelta(seconds=read_s * 100 + step) for step in range(100))
+        with DecodePool(lambda *_: [], processes=0) as pool:
+            reader: Any = Parts(shown)
+            parts = PartLoader(store, reader, pool, lambda *_: [], Breaker(), clock=lambda: next(now))
+            for part in shown:
+                parts.load(part, Loaded())
+        with store.read() as connection:
+            return [(field.path, field.drift.value) for field in data_fields.drifted(connection)]
+
+    load(store, *pages(30))
+    assert both(40, {}, {}) == []
+    assert both(50, {"p": "text"}, {"p": 7.5}) == [("p", "changed_type")]
 
 
 # --- relations --------------------------------------------------------------------------------------------------------

@@ -150,7 +150,11 @@ def odd_structs(draw: st.DrawFn, depth: int = 0) -> bytes:
         key = sized(0x0A, draw(KEYS).encode())
         value = sized(0x12, draw(odd_values(depth)))
         more = sized(0x12, draw(odd_values(depth)))
-        form = draw(st.sampled_from([key + value] * 4 + [value + key, key, value, key + value + more, b""]))
+        form = draw(
+            st.sampled_from(
+                [key + value] * 4 + [value + key, key, value, key + value + more, key + value + b"\x7a\x01x", b""]
+            )
+        )
         entries.append(sized(0x0A, form))
     if draw(st.integers(0, 9)) == 0:
         entries.append(b"\x7a\x01x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,14 @@ from lz_sync_dagster.sync.state.observation import ContentType, Observation, Sou
 from lz_sync_dagster.sync.state.reducer import Breaker
 from lz_sync_dagster.sync.store import Store, assets, reads
 from lz_sync_dagster.sync.store.first_load import insert_new
-from lz_sync_dagster.sync.store.schema import event_log, findings, resource_contents, resource_versions, resources
+from lz_sync_dagster.sync.store.schema import (
+    counters,
+    event_log,
+    findings,
+    resource_contents,
+    resource_versions,
+    resources,
+)
 from tests.conftest import NOW
 
 SCOPE, MANAGER = "organizations/1", "//cloudresourcemanager.googleapis.com"
@@ -97,14 +105,24 @@ def clear(store: Store) -> None:
     with store.write() as connection:
         for table in TABLES:
             connection.execute(table.delete())
+        connection.execute(counters.update().where(counters.c.name == "event_log").values(value=0))
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_it_comes_to_the_same_as_taking_them_in_one_by_one(store: Store, seed: int) -> None:
-    observations = organization(seed)
+@pytest.mark.parametrize("content_type", [ContentType.RESOURCE, ContentType.IAM_POLICY])
+def test_it_comes_to_the_same_as_taking_them_in_one_by_one(store: Store, seed: int, content_type: ContentType) -> None:
+    """Whatever the store holds of others: projects, deleted assets, other contents of the same names."""
+    *others, _ = organization(seed + 100)
+    known = [item for item in others if item.name.startswith(MANAGER)] if seed % 2 else []
+    observations = [replace(item, content_type=content_type) for item in organization(seed)]
+    if content_type is ContentType.RESOURCE:
+        taken = {item.name for item in known}
+        observations = [item for item in observations if item.name not in taken]
+    apply(store, known)
     loaded = load(store, observations)
     at_once = contents(store)
     clear(store)
+    apply(store, known)
     assert loaded == apply(store, observations)
     assert at_once == contents(store)
 

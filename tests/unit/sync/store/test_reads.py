@@ -121,6 +121,16 @@ def test_what_is_marked_absent_is_not_among_the_known_bytes(store: Store) -> Non
     assert existing(store) == {"a", "b"}, "it was seen between the two reads that lack it"
 
 
+def test_what_went_beside_the_read_does_not_make_up_for_what_the_read_lacks(store: Store) -> None:
+    """They are counted against each other only if nobody else wrote."""
+    read(store, 5, "a", "shown", "lost")
+    base = begin(store)
+    names = see(store, base, asset("a", update=1, observed=9), asset("shown", update=1, observed=9))
+    take(store, asset("shown", update=10, observed=10, by=Source.FEED, deleted=True))
+    assert finish(store, base, 9, names, 2).missing == 1
+    assert rows(store)["lost"].absent_ns == 9
+
+
 def test_what_changed_beside_the_read_and_was_shown_as_it_was_before_is_not_missing(store: Store) -> None:
     read(store, 5, "a", "b")
     base = begin(store)
