@@ -414,8 +414,8 @@ class Model:
             self.server.asked.clear()
             last = self.server.served.reads[begun:][-1:]  # whatever became of it, nobody may have written it down
             self.cut_short.update(read.order for read in last if not read.complete)
-        if ended != "killed":
-            for key, at_ns, exists in self.server.served.told[self.history_told :]:
+        for key, at_ns, exists in self.server.served.told[self.history_told :]:
+            if ended != "killed" or not exists:  # whoever was killed may have written down what is gone, or may not
                 self._tell(key, at_ns, exists=exists)
         self.history_told = len(self.server.served.told)
         self.log.append(f"  ended: {ended}")
@@ -540,6 +540,8 @@ class Model:
             assert read is not None, f"{part} was never read to its end at {row.read_ns}"
             assert not (row.complete and read.odd), "an asset that could not be used proves nothing"
             assert row.assets == len(read.names)
+            if row.complete:  # also one that the inventory answered with an older time than the read before
+                self.proven[part].add(row.read_ns)
         for part, row in ledger.items():
             assert row.reason != Reason.INTERNAL.value, row.detail
             assert (row.status == "complete") == (row.reason is None), row
