@@ -292,9 +292,14 @@ def newest_reads_of(connection: sa.Connection, parts: Collection[Part]) -> dict[
 def record_incomplete(connection: sa.Connection, part: Part, *, read_ns: int, assets: int, now: datetime) -> None:
     """Say that a read reached the last page with assets that could not be used: it proves no absence.
 
-    It takes the place of the incomplete read before it.
+    It takes the place of the incomplete read before it, but for one that a breaker withheld: a person may say that it
+    counts.
     """
-    connection.execute(snapshots.delete().where(_is(part), snapshots.c.complete.is_(False)))
+    waiting = breakers.state(connection, part)
+    withheld_ns = -1 if waiting is None else waiting.read_ns
+    connection.execute(
+        snapshots.delete().where(_is(part), snapshots.c.complete.is_(False), snapshots.c.read_ns != withheld_ns)
+    )
     _record(connection, part, read_ns=read_ns, complete=False, total=assets, now=now)
 
 

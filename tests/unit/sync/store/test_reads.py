@@ -266,3 +266,24 @@ def test_a_confirmation_does_not_hide_that_a_later_read_failed(store: Store) -> 
             mark(connection, [CoverageMark(*PART, CoverageStatus.PARTIAL, reason, "why", "what to do")], now=NOW)
         confirm(store)
         assert status() == (after, reason.value if after == "partial" else None, first + 2)
+
+
+def test_what_a_withheld_read_held_is_known_when_a_person_says_that_it_counts(store: Store) -> None:
+    """Also after reads that prove nothing; it showed more than the part's own assets, those of a scope within."""
+    opens = Breaker(0.2, 1)
+    read(store, 5, "a", "lost")
+    read(store, 6, "a", breaker=opens)
+    base = begin(store)
+    names = see(store, base, asset("a", update=1, observed=7))
+    assert finish(store, base, 7, names, 3, opens).withheld
+    with store.write(exclusive=assets.LOCK) as connection:
+        for read_ns in (8, 9):
+            reads.record_incomplete(connection, PART, read_ns=read_ns, assets=4, now=NOW)
+    with store.read() as connection:
+        [waiting] = breakers.open_breakers(connection)
+    confirmed = reads.confirm_losses(store, PART, fingerprint=waiting.fingerprint, actor="somebody", clock=lambda: NOW)
+    assert confirmed.deleted == 1
+    with store.read() as connection:
+        kept = {(row.read_ns, row.complete): row.assets for row in connection.execute(sa.select(snapshots))}
+        assert connection.scalar(sa.select(coverage.c.assets)) == 3
+    assert kept == {(5, True): 2, (6, True): 1, (7, True): 3, (9, False): 4}
