@@ -116,7 +116,7 @@ _LOADS, _loads, _threshold = threading.Lock(), 0, gc.get_threshold()
 @contextmanager
 def collecting_rarely() -> Iterator[None]:
     """Let Python look for cycles rarely, and only in what is made from here on: each look passes over every content
-    that waits to be written, and half of a load's time would go into it."""
+    that waits to be written, which is a good part of a load's time."""
     global _loads, _threshold
     with _LOADS:
         _loads += 1
