@@ -26,7 +26,8 @@ from lz_sync_dagster.sync.store import coverage as coverage_ledger
 from lz_sync_dagster.sync.store.layer_runs import CACHE_TTL
 from lz_sync_dagster.sync.store.schema import coverage, findings, policy_sets, resources
 
-_BATCH = 20_000
+#: Rows that are read at once, and that a row group has at least.
+_BATCH, _ROW_GROUP = 2_000, 20_000
 _FINGERPRINT = b"lz_sync.fingerprint"
 _INSTANT = pa.timestamp("us", tz="UTC")
 
@@ -155,9 +156,21 @@ def _write(filesystem: pafs.FileSystem, path: str, schema: pa.Schema, tables: It
     filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
     partial = f"{path}.partial"
     with filesystem.open_output_stream(partial) as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-        for table in tables:
-            writer.write_table(table.cast(schema))
+        for group in _row_groups(tables):
+            writer.write_table(group.cast(schema))
     filesystem.move(partial, path)
+
+
+def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Tables put together to row groups: rows take many times the memory of columns, so few are read at once."""
+    group: list[pa.Table] = []
+    for table in tables:
+        group.append(table)
+        if sum(part.num_rows for part in group) >= _ROW_GROUP:
+            yield pa.concat_tables(group)
+            group = []
+    if group:
+        yield pa.concat_tables(group)
 
 
 def _tables(schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
@@ -220,44 +233,50 @@ def _resource_rows(
         (row.scope, row.asset_type): row.complete_read_ns
         for row in connection.execute(sa.select(coverage).where(coverage.c.content_type == "RESOURCE"))
     }
-    other = (
-        sa.select(
-            resources.c.name,
-            sa.func.sum(resources.c.controls_decided).label("decided"),
-            sa.func.sum(resources.c.controls_failed).label("failed"),
-            sa.func.sum(resources.c.controls_unknown).label("unknown"),
-        )
-        .where(resources.c.content_type != "RESOURCE", resources.c.deleted.is_(False))
-        .group_by(resources.c.name)
-        .subquery()
-    )
     named = [resources.c[name] for name in ("name", "asset_type", "scope", "project", "location", "display_name")]
+    counted = [resources.c[name] for name in ("controls_decided", "controls_failed", "controls_unknown")]
     query = (
-        sa.select(
-            *named,
-            resources.c.observed_ns,
-            (resources.c.controls_decided + sa.func.coalesce(other.c.decided, 0)).label("decided"),
-            (resources.c.controls_failed + sa.func.coalesce(other.c.failed, 0)).label("failed"),
-            (resources.c.controls_unknown + sa.func.coalesce(other.c.unknown, 0)).label("unknown"),
-        )
-        .select_from(resources.outerjoin(other, other.c.name == resources.c.name))
-        .where(resources.c.content_type == "RESOURCE", resources.c.deleted.is_(False))
-        .order_by(resources.c.name)
+        sa.select(*named, resources.c.observed_ns, *counted, resources.c.content_type)
+        .where(resources.c.deleted.is_(False))
+        .order_by(resources.c.name, resources.c.content_type)
         .execution_options(yield_per=_BATCH)
     )
-    for rows in connection.execute(query).partitions():
+    for rows in _with_other_contents(connection.execute(query).partitions()):
         yield _resource_table(rows, coverages, read_times)
 
 
+def _with_other_contents(partitions: Iterable[Sequence[sa.Row[Any]]]) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows of resources themselves, with the verdicts on their other contents (policies, relations) counted in.
+
+    Args:
+        partitions: rows that end with three counts and the content type, ordered by name and content type: that of a
+            resource itself is the last one.
+    """
+    name, others = None, (0, 0, 0)
+    for partition in partitions:
+        rows: list[tuple[Any, ...]] = []
+        for row in partition:
+            *fields, decided, failed, unknown, content_type = row
+            if fields[0] != name:
+                name, others = fields[0], (0, 0, 0)
+            counts = (decided + others[0], failed + others[1], unknown + others[2])
+            if content_type == "RESOURCE":
+                rows.append((*fields, *counts))
+            else:
+                others = counts
+        if rows:
+            yield rows
+
+
 def _resource_table(
-    rows: Sequence[sa.Row[Any]],
+    rows: Sequence[tuple[Any, ...]],
     coverages: Mapping[tuple[str, str], str],
     read_times: Mapping[tuple[str, str], int | None],
 ) -> pa.Table:
     names, asset_types, scopes, projects, locations, display_names, observed, *counts = zip(*rows, strict=True)
     kinds = list(zip(scopes, asset_types, strict=True))
     moments = [max(read_times.get(kind) or 0, ns) // 1000 for kind, ns in zip(kinds, observed, strict=True)]
-    decided, failed, unknown = (pa.array([int(count) for count in column], pa.int64()) for column in counts)
+    decided, failed, unknown = (pa.array(column, pa.int64()) for column in counts)
     passed = pc.cast(pc.subtract(decided, failed), pa.float64())
     nothing = pc.equal(decided, 0)
     score = pc.if_else(nothing, pa.scalar(None, pa.float64()), pc.divide(passed, pc.cast(decided, pa.float64())))

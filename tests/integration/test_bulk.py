@@ -25,8 +25,9 @@ from lz_sync_dagster.sync.inventory.bulk_path import BulkPath
 from lz_sync_dagster.sync.inventory.decode_pool import DecodePool
 from lz_sync_dagster.sync.inventory.export_bucket import ExportBucket
 from lz_sync_dagster.sync.inventory.export_files import BulkReader, FileDestination
-from lz_sync_dagster.sync.inventory.loading import Loaded, PartLoader, PartReader
+from lz_sync_dagster.sync.inventory.loading import PartLoader, PartReader
 from lz_sync_dagster.sync.inventory.reader import AssetReader, make_client
+from lz_sync_dagster.sync.inventory.taking import Loaded, Taker
 from lz_sync_dagster.sync.inventory.types import ENDPOINTS, INSTANCE, plan_parts
 from lz_sync_dagster.sync.state.reducer import Breaker, Part
 from lz_sync_dagster.sync.store import Store
@@ -152,12 +153,12 @@ def world(started: World) -> World:
 
 def load(world: World, store: Store, reader: PartReader, parts: Sequence[Part]) -> dict[Part, Loaded]:
     controls = load_controls()
-    done: dict[Part, Loaded] = {}
+    taker = Taker(store, controls.evaluate, clock=world.clock)
     with DecodePool(controls.evaluate, processes=0) as pool:
-        loader = PartLoader(store, reader, pool, controls.evaluate, Breaker(0.2, 50), clock=world.clock)
-        for part in parts:
-            loader.load(part, done.setdefault(part, Loaded()))
-    return done
+        ended = list(PartLoader(store, reader, pool, taker, Breaker(0.2, 50), clock=world.clock).load(parts))
+    for error in (item.error for item in ended if item.error is not None):
+        raise error
+    return {item.part: item.loaded for item in ended}
 
 
 def kept(store: Store) -> dict[tuple[str, str], Any]:

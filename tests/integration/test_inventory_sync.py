@@ -25,7 +25,7 @@ from lz_sync_dagster.config import Settings, load_settings
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.compliance.controls import Controls, parse_controls
 from lz_sync_dagster.sync.errors import Reason, SyncError
-from lz_sync_dagster.sync.inventory import loading, service
+from lz_sync_dagster.sync.inventory import service, taking
 from lz_sync_dagster.sync.inventory.service import sync_inventory
 from lz_sync_dagster.sync.inventory.views import infrastructure_state
 from lz_sync_dagster.sync.models import CoverageStatus, Status
@@ -648,13 +648,13 @@ def test_a_store_that_is_away_for_a_moment_is_no_defect_of_a_part(
 ) -> None:
     server, settings = served
     server.assets[NETWORK] = [network("//n/a")]
-    failing, insert_new = [True], loading.insert_new
+    failing, insert_new = [True], taking.insert_new
 
     def away(*arguments: object, **options: object) -> object:
         if failing.pop() if failing else False:
             raise sa.exc.OperationalError("insert", {}, Exception("disk I/O error"))
         return insert_new(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loading, "insert_new", away)
+    monkeypatch.setattr(taking, "insert_new", away)
     outcome, waits = sync(settings, sqlite_store)
     assert (outcome.status, outcome.items_changed, waits) == (Status.SUCCESS, 1, [5])

@@ -153,10 +153,7 @@ class BulkReads:
     def _read(self, bulk: BulkPath, manifest: Manifest, parts: Sequence[Part], progress: Progress) -> None:
         loader = self._loader(reader := bulk.reader([manifest]))
         unread = [part for part in parts if part not in self._session.tally.proven and reader.has(part)]
-        for done, part in enumerate(unread):
-            scope, asset_type, content_type = part
-            progress(f"reading {asset_type} {content_type.lower()} of the export in {scope}", done, len(unread))
-            self._session.read_exported(part, loader)
+        self._session.read_exported(unread, loader, progress)
 
     def __enter__(self) -> BulkReads:
         return self

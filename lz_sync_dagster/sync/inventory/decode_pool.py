@@ -53,11 +53,12 @@ class DecodePool:
         self._processes = min((os.cpu_count() or 1) - 1, MOST_PROCESSES) if processes is None else processes
         self._left_in_place = worth_a_pool
         self._pool: ProcessPoolExecutor | None = None
+        self._under_way: list[Future[Decoded]] = []
 
     @property
     def depth(self) -> int:
         """How many batches may be under way before the first one has to be waited for."""
-        return 1 if self._pool is None else self._processes + 2
+        return 1 if self._pool is None else self._processes + 4
 
     def decode(self, batch: Batch) -> Pending:
         """Decode a batch now or later: what is returned waits for it."""
@@ -67,8 +68,13 @@ class DecodePool:
             self._left_in_place -= len(batch[2])
             decoded = self._decoder.decode(*batch)
             return lambda: decoded
+        self._under_way = [future for future in self._under_way if not future.done()]
+        if len(self._under_way) > self._processes:
+            decoded = self._decoder.decode(*batch)
+            return lambda: decoded
         try:
             future = self._pool.submit(_decode, batch)
+            self._under_way.append(future)
         except (BrokenProcessPool, RuntimeError) as error:
             return self._in_place(batch, error)
         return lambda: self._result(future, batch)

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.inventory.delta import DeltaResult
-from lz_sync_dagster.sync.inventory.loading import Loaded
 from lz_sync_dagster.sync.inventory.planner import ReadPlan
+from lz_sync_dagster.sync.inventory.taking import Loaded
 from lz_sync_dagster.sync.models import Status
 from lz_sync_dagster.sync.runs import LayerOutcome
 from lz_sync_dagster.sync.state.observation import ContentType

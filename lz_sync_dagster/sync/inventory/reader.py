@@ -101,16 +101,20 @@ class AssetReader:
         )
 
     def read(self, part: Part) -> Iterator[Page]:
-        """Yield the pages of a part. An expired page token starts over, with a new read time, a bounded number of
-        times.
+        """The pages of a part; the first one is asked for now, if the quota allows it. An expired page token starts
+        over, with a new read time, a bounded number of times.
 
         Raises:
-            SyncError: classified, with the remedy; the pages so far are valid observations of an incomplete read.
+            SyncError: when the pages are taken; classified, with the remedy. The pages so far are valid observations of
+                an incomplete read.
         """
+        return self._pages(part, self._ask(part, "", b"") if self._permit(False) else None)
+
+    def _pages(self, part: Part, asked: Any) -> Iterator[Page]:
         restarts = calls = 0
         while True:
             try:
-                for page in self._read_once(part, calls):
+                for page in self._read_once(part, asked, calls):
                     calls = page.calls
                     yield page
                 return
@@ -119,10 +123,12 @@ class AssetReader:
                     raise
                 restarts += 1
                 calls += 1
+                asked = None
 
-    def _read_once(self, part: Part, calls: int) -> Iterator[Page]:
-        self._permit(True)
-        asked = self._ask(part, "", b"")
+    def _read_once(self, part: Part, asked: Any, calls: int) -> Iterator[Page]:
+        if asked is None:
+            self._permit(True)
+            asked = self._ask(part, "", b"")
         read_time = b""
         try:
             while True:

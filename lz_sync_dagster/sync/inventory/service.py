@@ -27,6 +27,7 @@ from lz_sync_dagster.sync.inventory.outcome import Counts, Tally, outcome_of
 from lz_sync_dagster.sync.inventory.planner import ReadPlan, plan_reads, policy_of, quotas_of
 from lz_sync_dagster.sync.inventory.reader import AssetReader, make_client
 from lz_sync_dagster.sync.inventory.session import Session
+from lz_sync_dagster.sync.inventory.taking import Taker
 from lz_sync_dagster.sync.inventory.types import plan_parts
 from lz_sync_dagster.sync.models import CoverageStatus
 from lz_sync_dagster.sync.picture import export_inventory, is_landed
@@ -159,9 +160,10 @@ def _reading(
         DecodePool(evaluate) as pool,
         collecting_rarely(),
     ):
+        taker = Taker(store, evaluate, clock=clock, scopes=config.scopes)
 
         def loader(reader: PartReader) -> PartLoader:
-            return PartLoader(store, reader, pool, evaluate, breaker, clock=clock, scopes=config.scopes)
+            return PartLoader(store, reader, pool, taker, breaker, clock=clock, scopes=config.scopes)
 
         reader = AssetReader(
             client,
@@ -170,7 +172,7 @@ def _reading(
             permit=allowance.permit(Quota.LIST_ASSETS),
             refused=lambda wait_for: allowance.throttled(Quota.LIST_ASSETS, wait_for),
         )
-        session = Session(store, config, client, loader(reader), allowance, tally, clock)
+        session = Session(store, config, client, loader(reader), taker, allowance, tally, clock)
         until = clock() + timedelta(minutes=config.frequency_minutes)
         try:
             with BulkReads(settings, session, loader, until=until, clock=clock, wait=wait) as bulk:

@@ -3,7 +3,7 @@ stays, and the others go on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,10 @@ from lz_sync_dagster.config import ApiSyncConfig
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.inventory.delta import read_delta
 from lz_sync_dagster.sync.inventory.letters import first_line
-from lz_sync_dagster.sync.inventory.loading import Loaded, PartLoader, incomplete, is_about_data, where
+from lz_sync_dagster.sync.inventory.loading import Ended, PartLoader, incomplete, where
 from lz_sync_dagster.sync.inventory.outcome import Tally
 from lz_sync_dagster.sync.inventory.planner import DeltaRead, ReadPlan
+from lz_sync_dagster.sync.inventory.taking import Taker, is_about_data
 from lz_sync_dagster.sync.models import CoverageStatus
 from lz_sync_dagster.sync.progress import Progress
 from lz_sync_dagster.sync.runs import STORE_ERRORS
@@ -39,12 +40,14 @@ class Session:
     Args:
         client: an ``AssetServiceClient``.
         loader: loads parts page by page from the inventory.
+        taker: takes in what deltas find.
     """
 
     store: Store
     config: ApiSyncConfig
     client: Any
     loader: PartLoader
+    taker: Taker
     allowance: Allowance
     tally: Tally
     clock: Clock
@@ -56,18 +59,19 @@ class Session:
         for done, delta in enumerate(plan.deltas):
             progress(f"searching changes of {len(delta.asset_types)} types in {delta.scope}", done, total)
             self._read_delta(delta)
-        for done, full in enumerate(plan.full):
-            scope, asset_type, content_type = full.part
-            progress(f"reading {asset_type} {content_type.lower()} in {scope}", len(plan.deltas) + done, total)
-            error = self._read_full(full.part, self.loader, by_list=True)
+        parts = [full.part for full in plan.full]
+        announced = _announced(parts, progress, done=len(plan.deltas), total=total)
+        for number, ended in enumerate(self.loader.load(announced), start=1):
+            error = self._settle(ended, by_list=True)
             if error is not None and error.reason is Reason.QUOTA:
-                self._leave_unread([left.part for left in plan.full[done + 1 :]], error)
+                self._leave_unread(parts[number:], error)
                 break
         progress("reading", total, total)
 
-    def read_exported(self, part: Part, loader: PartLoader) -> None:
-        """Read a part from an export."""
-        self._read_full(part, loader, by_list=False)
+    def read_exported(self, parts: Sequence[Part], loader: PartLoader, progress: Progress) -> None:
+        """Read parts from an export."""
+        for ended in loader.load(_announced(parts, progress, total=len(parts), of=" of the export")):
+            self._settle(ended, by_list=False)
 
     def fail(self, parts: Sequence[Part], error: SyncError) -> None:
         """Say of parts why they could not be read."""
@@ -97,13 +101,13 @@ class Session:
                 what = f"{what} ({why})"
             self.tally.waiting[part] = SyncError(what, where=where(part), remedy=remedy, reason=reason, transient=False)
 
-    def _read_full(self, part: Part, loader: PartLoader, *, by_list: bool) -> SyncError | None:
-        loaded = Loaded()
-        try:
-            loader.load(part, loaded)
+    def _settle(self, ended: Ended, *, by_list: bool) -> SyncError | None:
+        """Say what became of a full read. Returns why it proves nothing, or less."""
+        part, loaded, raised = ended
+        if raised is None:
             error = incomplete(part, loaded)
             self.tally.count(part, by_list=by_list)
-        except Exception as raised:
+        else:
             error = explained(raised, where(part))
         self.tally.take(part, loaded, error)
         if error is None:
@@ -129,7 +133,7 @@ class Session:
                 clock=self.clock,
                 timeout_seconds=self.config.call_timeout_seconds,
             )
-            self.tally.take_delta(found, self.loader.take_delta(found))
+            self.tally.take_delta(found, self.taker.take_delta(found))
             with self.store.write() as connection:
                 part_reads.record_delta(connection, found.looked_at, until_ns=found.until_ns)
         except Exception as raised:
@@ -174,6 +178,14 @@ class Session:
                 if not (only_unread and part in once)
             ]
             coverage.mark(connection, gaps, now=self.clock())
+
+
+def _announced(parts: Sequence[Part], progress: Progress, *, total: int, done: int = 0, of: str = "") -> Iterator[Part]:
+    """The parts; of each is said that it is read, when somebody takes it."""
+    for number, part in enumerate(parts, start=done):
+        scope, asset_type, content_type = part
+        progress(f"reading {asset_type} {content_type.lower()}{of} in {scope}", number, total)
+        yield part
 
 
 def explained(raised: Exception, place: str) -> SyncError:

@@ -18,7 +18,7 @@ from lz_sync_dagster.sync.state.redaction import is_plain, redact, redact_field,
 #: Doubles are exact integers below this.
 _EXACT = 2**53
 #: Fields that are remembered: how many, and up to which size.
-_REMEMBERED, _LARGEST = 60_000, 500
+_REMEMBERED, _LARGEST = 20_000, 500
 #: How a ``Value`` begins on the wire, by its kind.
 _NUMBER, _TEXT, _STRUCT, _LIST = 0x11, 0x1A, 0x2A, 0x32
 #: How the name and the value of an entry begin. A length below the last one is one byte.

@@ -185,6 +185,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         json_serializer=_dumps,
         json_deserializer=_loads,
         connect_args={"check_same_thread": False, "timeout": 60},
+        pool_use_lifo=True,  # the connection that was used last has its pages and statements at hand
     )
 
     @sa.event.listens_for(engine, "connect")

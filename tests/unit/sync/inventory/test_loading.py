@@ -13,10 +13,12 @@ from google.cloud.asset_v1 import Asset, RelatedAsset, Resource
 from demo.asset_server import encode_asset
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.inventory.decode_pool import DecodePool
-from lz_sync_dagster.sync.inventory.loading import Loaded, PartLoader, incomplete
+from lz_sync_dagster.sync.inventory.loading import Ended, PartLoader, incomplete
 from lz_sync_dagster.sync.inventory.reader import Page
+from lz_sync_dagster.sync.inventory.taking import Loaded, Taker
 from lz_sync_dagster.sync.state.reducer import Breaker
 from lz_sync_dagster.sync.store import Store, data_fields
+from lz_sync_dagster.sync.store.quota import Cancelled
 from lz_sync_dagster.sync.store.schema import (
     coverage,
     dead_letters,
@@ -26,32 +28,28 @@ from lz_sync_dagster.sync.store.schema import (
     resources,
     snapshots,
 )
+from lz_sync_dagster.sync.timing import Clock
 from tests.conftest import NOW
 
 TYPE = "compute.googleapis.com/Network"
 PART = ("folders/1", TYPE, "RESOURCE")
 
 
-class Pages:
-    """A reader that reads these pages, and fails after them if it is told to."""
-
-    def __init__(self, *pages: Page, error: SyncError | None = None) -> None:
-        self.pages, self.error = pages, error
-
-    def read(self, _part: object) -> Iterator[Page]:
-        yield from self.pages
-        if self.error is not None:
-            raise self.error
-
-
 class Parts:
-    """A reader that reads these pages of each part."""
+    """A reader that reads these pages of each part, and fails after those of the parts with an error."""
 
-    def __init__(self, pages: dict[Any, list[Page]]) -> None:
-        self.pages = pages
+    def __init__(self, pages: dict[Any, list[Page]], errors: dict[Any, Exception] | None = None) -> None:
+        self.pages, self.errors = pages, errors or {}
+        self.begun: list[Any] = []
 
     def read(self, part: Any) -> Iterator[Page]:
+        self.begun.append(part)
+        return self._read(part)
+
+    def _read(self, part: Any) -> Iterator[Page]:
         yield from self.pages[part]
+        if part in self.errors:
+            raise self.errors[part]
 
 
 def network(name: str, **data: Any) -> bytes:
@@ -73,12 +71,23 @@ def pages(read_s: int, *bodies: bytes, size: int = 1) -> list[Page]:
     return [Page(read_s * 10**9, chunk, number == len(chunks), number) for number, chunk in enumerate(chunks, start=1)]
 
 
-def load(store: Store, *read: Page, error: SyncError | None = None, part: Any = PART, into: Any = None) -> Loaded:
-    loaded = Loaded() if into is None else into
+def load_all(store: Store, reader: Parts, *, clock: Clock = lambda: NOW) -> Iterator[Ended]:
+    """Load every part of a reader."""
     with DecodePool(lambda *_: [], processes=0) as pool:
-        reader: Any = Pages(*read, error=error)
-        PartLoader(store, reader, pool, lambda *_: [], Breaker(), clock=lambda: NOW).load(part, loaded)
-    return loaded
+        taker = Taker(store, lambda *_: [], clock=clock)
+        yield from PartLoader(store, reader, pool, taker, Breaker(), clock=clock).load(list(reader.pages))
+
+
+def load(store: Store, *read: Page, part: Any = PART) -> Loaded:
+    (ended,) = load_all(store, Parts({part: list(read)}))
+    assert ended.error is None
+    return ended.loaded
+
+
+def fail(store: Store, error: Exception, *read: Page) -> Ended:
+    """Load pages after which the read fails."""
+    (ended,) = load_all(store, Parts({PART: list(read)}, {PART: error}))
+    return ended
 
 
 def rows(store: Store) -> dict[str, Any]:
@@ -131,9 +140,8 @@ def test_a_read_that_begins_anew_proves_what_its_last_read_time_shows(store: Sto
 def test_a_read_that_fails_keeps_what_it_saw_and_proves_nothing(store: Store) -> None:
     load(store, *pages(40, network("a"), network("b")))
     error = SyncError("is denied", where="there", remedy="ask", reason=Reason.PERMISSION_DENIED)
-    loaded = Loaded()
-    with pytest.raises(SyncError, match="is denied"):
-        load(store, *pages(50, network("a"), network("new"), network("more"))[:2], error=error, into=loaded)
+    _, loaded, raised = fail(store, error, *pages(50, network("a"), network("new"), network("more"))[:2])
+    assert raised is error
     assert (loaded.calls, loaded.assets, loaded.applied.created, loaded.result) == (2, 2, 1, None)
     assert set(rows(store)) == {"a", "b", "new"}
     assert {row.absent_ns for row in rows(store).values()} == {None}
@@ -183,8 +191,8 @@ def test_an_asset_that_cannot_be_used_is_a_dead_letter_and_the_read_proves_no_ab
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_more_than_one_transaction_of_assets(store: Store, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr("lz_sync_dagster.sync.inventory.loading._AT_ONCE", 2)
-    monkeypatch.setattr("lz_sync_dagster.sync.inventory.loading._AT_ONCE_IN_A_BASELINE", 3)
+    monkeypatch.setattr("lz_sync_dagster.sync.inventory.taking._AT_ONCE", 2)
+    monkeypatch.setattr("lz_sync_dagster.sync.inventory.taking._AT_ONCE_IN_A_BASELINE", 3)
     loaded = load(store, *pages(50, *[network(f"n{number}") for number in range(7)], size=size))
     assert (loaded.applied.created, len(rows(store))) == (7, 7)
     assert 3 <= len({row.written for row in rows(store).values()}) <= 4
@@ -196,8 +204,7 @@ def test_more_than_one_transaction_of_assets(store: Store, monkeypatch: pytest.M
 def test_a_baseline_of_which_something_is_known_already(store: Store) -> None:
     """A read that failed left it there."""
     error = SyncError("is denied", where="there", remedy="ask", reason=Reason.PERMISSION_DENIED)
-    with pytest.raises(SyncError, match="is denied"):
-        load(store, *pages(40, network("a"), network("b"))[:1], error=error)
+    fail(store, error, *pages(40, network("a"), network("b"))[:1])
     loaded = load(store, *pages(50, network("a"), network("b"), network("c")))
     assert (loaded.baseline, loaded.applied.created) == (True, 2)
     assert {name: row.version for name, row in rows(store).items()} == {"a": 1, "b": 1, "c": 1}
@@ -210,11 +217,10 @@ def test_why_a_read_failed_is_not_lost_over_what_it_had_seen(store: Store, monke
     def refuse(*_: object, **__: object) -> None:
         raise TypeError("odd")
 
-    monkeypatch.setattr("lz_sync_dagster.sync.inventory.loading._MAX_REFUSED", 0)
+    monkeypatch.setattr("lz_sync_dagster.sync.inventory.taking._MAX_REFUSED", 0)
     monkeypatch.setattr("lz_sync_dagster.sync.store.assets.apply", refuse)
     error = SyncError("the quota is used up", where="there", remedy="wait", reason=Reason.QUOTA)
-    with pytest.raises(SyncError, match="quota is used up"):
-        load(store, *pages(50, network("b"), network("c"))[:1], error=error)
+    assert fail(store, error, *pages(50, network("b"), network("c"))[:1]).error is error
 
 
 def test_drift_is_told_of_whatever_part_shows_it(store: Store) -> None:
@@ -224,17 +230,73 @@ def test_drift_is_told_of_whatever_part_shows_it(store: Store) -> None:
     def both(read_s: int, ours: dict[str, Any], theirs: dict[str, Any]) -> list[tuple[str, str]]:
         shown = {PART: pages(read_s, network("a"), network("b", **ours)), other: pages(read_s, network("c", **theirs))}
         now = iter(NOW + timedelta(seconds=read_s * 100 + step) for step in range(100))
-        with DecodePool(lambda *_: [], processes=0) as pool:
-            reader: Any = Parts(shown)
-            parts = PartLoader(store, reader, pool, lambda *_: [], Breaker(), clock=lambda: next(now))
-            for part in shown:
-                parts.load(part, Loaded())
+        assert [ended.error for ended in load_all(store, Parts(shown), clock=lambda: next(now))] == [None, None]
         with store.read() as connection:
             return [(field.path, field.drift.value) for field in data_fields.drifted(connection)]
 
     load(store, *pages(30))
     assert both(40, {}, {}) == []
     assert both(50, {"p": "text"}, {"p": 7.5}) == [("p", "changed_type")]
+
+
+# --- several parts ----------------------------------------------------------------------------------------------------
+
+
+def part(number: int) -> tuple[str, str, str]:
+    return (f"folders/{number}", TYPE, "RESOURCE")
+
+
+def test_parts_are_over_in_their_order_and_the_next_one_is_begun_before(store: Store) -> None:
+    reader = Parts({part(number): pages(50, network(f"n{number}")) for number in range(3)})
+    seen = [(ended.part, len(reader.begun)) for ended in load_all(store, reader)]
+    assert seen == [(part(0), 2), (part(1), 3), (part(2), 3)]
+    assert [row[0] for row in proven(store)] == ["complete"] * 3
+
+
+def test_nothing_is_begun_before_somebody_knows_that_a_part_failed(store: Store) -> None:
+    denied = SyncError("the quota is used up", where="there", remedy="wait", reason=Reason.QUOTA)
+    reader = Parts({part(number): pages(50, network(f"n{number}")) for number in range(3)}, {part(1): denied})
+    told = load_all(store, reader)
+    assert next(told).error is None
+    assert next(told).error is denied
+    assert reader.begun == [part(0), part(1)]
+    told.close()
+    assert set(rows(store)) == {"n0", "n1"}, "what was seen is kept"
+    assert len(proven(store)) == 1
+
+
+def test_a_part_that_the_store_refuses_costs_no_other_part(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one before it is not over when it begins, and the next one is begun before it is taken in."""
+    from lz_sync_dagster.sync.inventory import taking
+
+    insert_new = taking.insert_new
+
+    def refuse(connection: sa.Connection, batch: Any, **options: Any) -> Any:
+        if any(item.name == "//n/n1" for item in batch):
+            raise RuntimeError("defect")
+        return insert_new(connection, batch, **options)
+
+    monkeypatch.setattr(taking, "insert_new", refuse)
+    told = list(load_all(store, Parts({part(number): pages(50, network(f"n{number}")) for number in range(3)})))
+    assert [(ended.part, repr(ended.error)) for ended in told] == [
+        (part(0), "None"),
+        (part(1), "RuntimeError('defect')"),
+        (part(2), "None"),
+    ]
+    assert set(rows(store)) == {"n0", "n2"}
+    assert len(proven(store)) == 2
+
+
+def test_who_is_asked_to_stop_keeps_the_part_that_was_read_before(store: Store) -> None:
+    class Stopped(Parts):
+        def read(self, part: Any) -> Iterator[Page]:
+            if self.begun:
+                raise Cancelled
+            return super().read(part)
+
+    told = list(load_all(store, Stopped({part(number): pages(50, network(f"n{number}")) for number in range(2)})))
+    assert [type(ended.error) for ended in told] == [type(None), Cancelled]
+    assert len(proven(store)) == 1
 
 
 # --- relations --------------------------------------------------------------------------------------------------------
