@@ -107,12 +107,16 @@ class PartLoader:
         in; but nothing is begun before a read that failed was yielded.
         """
         line: _Line = deque()
-        for part in parts:
-            read = _Read(part)
-            yield from self._read(read, line)
-            line.append((read, None))
-            if read.error is not None:
-                yield from self._settle(line)
+        try:
+            for part in parts:
+                read = _Read(part)
+                yield from self._read(read, line)
+                line.append((read, None))
+                if read.error is not None:
+                    yield from self._settle(line)
+        except Exception:  # who names the parts was asked to stop: what is read already counts
+            yield from self._settle(line)
+            raise
         yield from self._settle(line)
 
     def _read(self, read: _Read, line: _Line) -> Iterator[Ended]:

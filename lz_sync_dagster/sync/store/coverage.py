@@ -327,12 +327,19 @@ _NOT_CONFIGURED = "no longer configured, or never: what is kept of it is not rea
 _CONFIGURE = "add the scope, the endpoint or the content type to sync_layers.api_sync; what is kept stays until then"
 
 
+def walked_scopes() -> sa.CTE:
+    """The scopes of all resources, and at last ``NULL``, each found from the one before it: neither engine skips
+    through an index by itself, so a ``DISTINCT`` would look at every row."""
+    scope = resources.c.scope
+    scopes = sa.select(sa.func.min(scope).label("scope")).cte("scopes", recursive=True)
+    beyond = sa.select(sa.func.min(scope)).where(scope > scopes.c.scope).correlate(scopes).scalar_subquery()
+    return scopes.union_all(sa.select(beyond).where(scopes.c.scope.is_not(None)))
+
+
 def _unlisted() -> sa.Select[Any]:
-    """Each level of the key is walked from one value to the next: neither engine skips through an index by itself."""
+    """Each level of the key is walked from one value to the next, like `walked_scopes`."""
     r = resources.c
-    scopes = sa.select(sa.func.min(r.scope).label("scope")).cte("scopes", recursive=True)
-    beyond = sa.select(sa.func.min(r.scope)).where(r.scope > scopes.c.scope).correlate(scopes).scalar_subquery()
-    scopes = scopes.union_all(sa.select(beyond).where(scopes.c.scope.is_not(None)))
+    scopes = walked_scopes()
     first = sa.select(sa.func.min(r.content_type)).where(r.scope == scopes.c.scope).correlate(scopes)
     contents = sa.select(scopes.c.scope, first.scalar_subquery().label("content_type")).where(
         scopes.c.scope.is_not(None)

@@ -502,21 +502,16 @@ def _settle_elsewhere(store: Store, part: Part, *, read_ns: int, layer: LayerId,
     """Delete assets that other scopes lack, and that this read would have shown if they had moved here. What is too
     much to believe is left to the next read of its own part, which opens the breaker."""
     scope, asset_type, content_type = part
-    missing = (
-        resources.c.scope != scope,
-        resources.c.asset_type == asset_type,
-        resources.c.content_type == content_type,
-        resources.c.absent_ns.is_not(None),
-        resources.c.deleted.is_(False),
-    )
     deleted = 0
     with store.read() as connection:
-        scopes = list(connection.scalars(sa.select(resources.c.scope).where(*missing).distinct()))
+        key = {"asset_type": asset_type, "content_type": content_type}
         found: dict[Part, tuple[int, list[str]]] = {}
-        for other in scopes:
+        for other in connection.scalars(_SCOPES_THAT_LACK, key).all():
+            if other == scope:
+                continue
             there = (other, asset_type, content_type)
             ledger = assets.ledger_of(connection, there)
-            rows = connection.execute(sa.select(*_DATES).where(*missing, resources.c.scope == other))
+            rows = connection.execute(sa.select(*_DATES).where(_here(there), resources.c.absent_ns.is_not(None)))
             lost = [row.name for row in rows if _is_gone(row, ledger)]
             known = connection.scalar(sa.select(sa.func.count()).select_from(resources).where(_here(there)))
             found[there] = (int(known or 0), lost)
@@ -524,6 +519,21 @@ def _settle_elsewhere(store: Store, part: Part, *, read_ns: int, layer: LayerId,
         if lost and not breaker.opens(known=known, lost=len(lost)):
             deleted += _delete_absent(store, there, lost, read_ns=read_ns, layer=layer, clock=clock)
     return deleted
+
+
+def _scopes_that_lack() -> sa.Select[Any]:
+    scopes = coverage.walked_scopes()
+    lacks = sa.exists().where(
+        resources.c.scope == scopes.c.scope,
+        *(resources.c[name] == sa.bindparam(name) for name in ("asset_type", "content_type")),
+        resources.c.absent_ns.is_not(None),
+        resources.c.deleted.is_(False),
+    )
+    return sa.select(scopes.c.scope).where(scopes.c.scope.is_not(None), lacks)
+
+
+#: The scopes with a resource of a type and content that a read of theirs lacked.
+_SCOPES_THAT_LACK = _scopes_that_lack()
 
 
 def _is_gone(row: sa.Row[Any], ledger: Ledger) -> bool:

@@ -299,6 +299,21 @@ def test_who_is_asked_to_stop_keeps_the_part_that_was_read_before(store: Store) 
     assert len(proven(store)) == 1
 
 
+def test_who_stops_naming_parts_keeps_those_that_were_read(store: Store) -> None:
+    def named() -> Iterator[Any]:
+        yield part(0)
+        raise KeyError("stop")
+
+    reader = Parts({part(0): pages(50, network("a"))})
+    with DecodePool(lambda *_: [], processes=0) as pool:
+        taker = Taker(store, lambda *_: [], clock=lambda: NOW)
+        told = PartLoader(store, reader, pool, taker, Breaker(), clock=lambda: NOW).load(named())
+        assert next(told).part == part(0)
+        with pytest.raises(KeyError, match="stop"):
+            next(told)
+    assert len(proven(store)) == 1
+
+
 # --- relations --------------------------------------------------------------------------------------------------------
 
 RELATIONS = ("folders/1", TYPE, "RELATIONSHIP")
