@@ -1,7 +1,8 @@
 """Decodes beside the process that reads and writes: a first load is mostly decoding, and Python does one thing at a
 time.
 
-A pool costs a second to start, so few assets are decoded in place. Whatever happens to the pool, they are decoded.
+A pool costs a second to start, so few assets are decoded in place; and so are those that the pool has no room for.
+Whatever happens to the pool, they are decoded.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from lz_sync_dagster.sync.state.reducer import Part
 WORTH_A_POOL = 5_000
 #: More processes would wait for the one that writes; and each holds a page that is decoded.
 MOST_PROCESSES = 3
+
+#: Batches beside those of the processes that may wait for the store: one that is done does not wait for its turn then.
+_AHEAD = 4
 
 #: Containers that are made before Python looks for cycles. Contents have none, and there are very many of them.
 COLLECT_AFTER = 200_000
@@ -58,7 +62,7 @@ class DecodePool:
     @property
     def depth(self) -> int:
         """How many batches may be under way before the first one has to be waited for."""
-        return 1 if self._pool is None else self._processes + 4
+        return 1 if self._pool is None else self._processes + _AHEAD
 
     def decode(self, batch: Batch) -> Pending:
         """Decode a batch now or later: what is returned waits for it."""
@@ -66,18 +70,20 @@ class DecodePool:
             self._start()
         if self._pool is None:
             self._left_in_place -= len(batch[2])
-            decoded = self._decoder.decode(*batch)
-            return lambda: decoded
+            return self._here(batch)
         self._under_way = [future for future in self._under_way if not future.done()]
-        if len(self._under_way) > self._processes:
-            decoded = self._decoder.decode(*batch)
-            return lambda: decoded
+        if len(self._under_way) > self._processes:  # they have enough to do: better to help than to wait
+            return self._here(batch)
         try:
             future = self._pool.submit(_decode, batch)
-            self._under_way.append(future)
         except (BrokenProcessPool, RuntimeError) as error:
-            return self._in_place(batch, error)
+            return self._without_pool(batch, error)
+        self._under_way.append(future)
         return lambda: self._result(future, batch)
+
+    def _here(self, batch: Batch) -> Pending:
+        decoded = self._decoder.decode(*batch)
+        return lambda: decoded
 
     def _start(self) -> None:
         try:
@@ -92,14 +98,13 @@ class DecodePool:
         try:
             return future.result()
         except (BrokenProcessPool, CancelledError, OSError, AssertionError) as error:
-            return self._in_place(batch, error)()
+            return self._without_pool(batch, error)()
 
-    def _in_place(self, batch: Batch, error: Exception) -> Pending:
+    def _without_pool(self, batch: Batch, error: Exception) -> Pending:
         log.warning("decodes_in_place", error=repr(error))
         self._close()
         self._processes = 0
-        decoded = self._decoder.decode(*batch)
-        return lambda: decoded
+        return self._here(batch)
 
     def _close(self) -> None:
         if self._pool is not None:
