@@ -15,6 +15,7 @@ import sqlalchemy as sa
 import structlog
 from hypothesis import settings
 
+from lz_sync_dagster.sync.inventory.decode_pool import Batch, DecodePool, Pending
 from lz_sync_dagster.sync.store import Store, open_store
 from lz_sync_dagster.sync.store.schema import counters, metadata
 
@@ -39,6 +40,15 @@ class SteppedClock:
     def advance(self, by: timedelta) -> datetime:
         self.now += by
         return self.now
+
+
+class BusyPool(DecodePool):
+    """A pool that is as busy as can be: it has room for seven batches, and none is done until somebody waits for it."""
+
+    depth = 7
+
+    def decode(self, batch: Batch) -> Pending:
+        return lambda: self._decoder.decode(*batch)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from lz_sync_dagster.sync.compliance.verdict import Outcome
 from lz_sync_dagster.sync.errors import LayerBusy, Reason, SyncError
 from lz_sync_dagster.sync.events.handler import ReceivedMessage, handle_batch
 from lz_sync_dagster.sync.inventory import service
+from lz_sync_dagster.sync.inventory.decode_pool import DecodePool
 from lz_sync_dagster.sync.inventory.requests import request_full_read
 from lz_sync_dagster.sync.inventory.service import sync_inventory
 from lz_sync_dagster.sync.inventory.types import plan_parts
@@ -49,7 +50,7 @@ from lz_sync_dagster.sync.store.schema import (
     resources,
     snapshots,
 )
-from tests.conftest import NOW, SteppedClock
+from tests.conftest import NOW, BusyPool, SteppedClock
 from tests.integration.inventory_world import (
     ACCOUNT,
     BUCKET,
@@ -216,6 +217,7 @@ class Model:
         if not remote:
             patch.setattr(service, "make_client", self.server.client)
         patch.setattr(service, "load_controls", controls)
+        patch.setattr(service, "DecodePool", lambda judge: (BusyPool if rng.random() < 0.5 else DecodePool)(judge))
         patch.setattr(service, "threading", SimpleNamespace(Event=lambda: self.clock))
 
     def _settings(self, folder: Path, *, tight: bool) -> Settings:
@@ -412,7 +414,8 @@ class Model:
             ended = "stopped"
         if ended in ("killed", "stopped"):
             self.server.asked.clear()
-            last = self.server.served.reads[begun:][-1:]  # whatever became of it, nobody may have written it down
+            # Whatever became of them, nobody may have written it down: a part is read while one is taken in.
+            last = self.server.served.reads[begun:][-2:]
             self.cut_short.update(read.order for read in last if not read.complete)
         for key, at_ns, exists in self.server.served.told[self.history_told :]:
             if ended != "killed" or not exists:  # whoever was killed may have written down what is gone, or may not

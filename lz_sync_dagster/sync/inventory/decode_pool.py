@@ -95,6 +95,7 @@ class DecodePool:
             self._processes = 0
 
     def _result(self, future: Future[Decoded], batch: Batch) -> Decoded:
+        self._under_way = [other for other in self._under_way if other is not future]
         try:
             return future.result()
         except (BrokenProcessPool, CancelledError, OSError, AssertionError) as error:
@@ -110,6 +111,7 @@ class DecodePool:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+            self._under_way = []
 
     def __enter__(self) -> DecodePool:
         return self

@@ -13,7 +13,7 @@ a whole or not at all, and never changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -155,7 +155,7 @@ class BulkReader:
         manifest = self._manifests.get((part[0], part[2]))
         return manifest is not None and part[1] in manifest.types
 
-    def read(self, part: Part) -> Iterator[Page]:
+    def read(self, part: Part) -> Generator[Page]:
         """Yield the pages of a part. Bodies are JSON, canonical: keys sorted.
 
         Raises:

@@ -8,7 +8,8 @@ read proves no absence then.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ from lz_sync_dagster.sync.inventory import wire
 from lz_sync_dagster.sync.inventory.decode_pool import DecodePool, Pending
 from lz_sync_dagster.sync.inventory.decoder import Decoded, group_relations, observe_relations
 from lz_sync_dagster.sync.inventory.reader import Page
-from lz_sync_dagster.sync.inventory.taking import Loaded, Taker, is_about_data
+from lz_sync_dagster.sync.inventory.taking import Loaded, Taker
 from lz_sync_dagster.sync.state.observation import ContentType, Observation
 from lz_sync_dagster.sync.state.reducer import Breaker, Part
 from lz_sync_dagster.sync.store import Store, assets, breakers, reads
@@ -33,14 +34,14 @@ log = structlog.get_logger(__name__)
 class PartReader(Protocol):
     """What gives the pages of a part: the inventory itself, or an export of it."""
 
-    def read(self, part: Part) -> Iterator[Page]:
-        """All pages of a part; the first may be on its way before somebody takes it. Raises `SyncError`, here or on the
-        way, if it does not come to the end."""
+    def read(self, part: Part) -> Generator[Page]:
+        """All pages of a part; the first may be on its way before somebody takes it, until the generator is closed.
+        Raises `SyncError`, here or on the way, if it does not come to the end."""
 
 
 class Ended(NamedTuple):
-    """A part whose read is over. ``error``: why it did not come to its end; what it saw is in the store then, and
-    proves no absence."""
+    """A part whose read is over. ``error``: why it did not come to its end. What it saw before is in the store as far
+    as the store took it, and proves no absence."""
 
     part: Part
     loaded: Loaded
@@ -66,6 +67,10 @@ class _Read:
     held: Decoded = field(default_factory=Decoded)
     error: Exception | None = None
     is_refused: bool = False
+
+    def forget(self) -> None:
+        """Drop what only goes on mattering while the part is read, and what is known of another read time."""
+        self.base, self.names, self.relations, self.held = None, set(), {}, Decoded()
 
 
 #: What is to be done, in the order of the pages: to take in a batch that is being decoded, or to end a read.
@@ -98,49 +103,47 @@ class PartLoader:
         self._breaker = breaker
         self._clock = clock
         self._scopes = tuple(dict.fromkeys(scopes))
-        self._within: dict[str, list[str]] = {}
+        self._ancestors: dict[str, list[str]] = {}
 
     def load(self, parts: Iterable[Part]) -> Iterator[Ended]:
         """Read parts to their ends, and conclude what that proves.
 
-        Yields each part when its read is over, in their order. A part is begun while the one before it is still taken
-        in; but nothing is begun before a read that failed was yielded.
+        Yields each part when all of it was taken in, in their order. A part is begun while the one before it is still
+        taken in, unless both are of one type and content; but nothing is begun before a read that failed was yielded.
+        Who ends before the last part was yielded reads at most two parts again.
         """
         line: _Line = deque()
-        try:
-            for part in parts:
-                read = _Read(part)
-                yield from self._read(read, line)
-                line.append((read, None))
-                if read.error is not None:
-                    yield from self._settle(line)
-        except Exception:  # who names the parts was asked to stop: what is read already counts
-            yield from self._settle(line)
-            raise
+        for part in parts:
+            read = _Read(part)
+            yield from self._read(read, line)
+            line.append((read, None))
+            if read.error is not None:
+                yield from self._settle(line)
         yield from self._settle(line)
 
     def _read(self, read: _Read, line: _Line) -> Iterator[Ended]:
         """Put the pages of a part in line. Yields what is over meanwhile."""
-        loaded = read.loaded
+        loaded, ahead = read.loaded, self._pool.depth - 1
         try:
-            pages = self._reader.read(read.part)
-            read.base = self._begin(read.part)
-            loaded.baseline, loaded.written = read.base.baseline, read.base.written
-            yield from self._settle(line, down_to=self._pool.depth - 1)
-            for page in pages:
-                if page.read_ns != loaded.read_ns:
-                    if loaded.read_ns:
-                        yield from self._settle(line)
-                        self._take_held(read)
-                        read.base, read.names, read.relations = self._begin(read.part), set(), {}
-                    loaded.read_ns, loaded.assets, loaded.decoded, loaded.unusable = page.read_ns, 0, 0, 0
-                loaded.calls = page.calls
-                self._look_at(page, read, read.base, line)
-                yield from self._settle(line, down_to=self._pool.depth - 1)
-                if read.error is not None:
-                    return
+            with closing(self._reader.read(read.part)) as pages:
+                # Other scopes of the same type have a say in what a read proves: they are concluded first.
+                is_akin = any(other.part[1:] == read.part[1:] for other, _ in line)
+                yield from self._settle(line, down_to=0 if is_akin else ahead)
+                base = self._begin(read)
+                for page in pages:
+                    if page.read_ns != loaded.read_ns:
+                        if loaded.read_ns:
+                            yield from self._settle(line)
+                            self._take_held(read)
+                            base = self._begin(read)
+                        loaded.read_ns, loaded.assets, loaded.decoded, loaded.unusable = page.read_ns, 0, 0, 0
+                    loaded.calls = page.calls
+                    self._look_at(page, read, base, line)
+                    yield from self._settle(line, down_to=ahead)
+                    if read.error is not None:
+                        return
         except Exception as error:
-            read.error = error
+            read.error = read.error or error
 
     def _look_at(self, page: Page, read: _Read, base: Base, line: _Line) -> None:
         read.loaded.assets += len(page.bodies)
@@ -153,24 +156,27 @@ class PartLoader:
             line.append((read, self._pool.decode((read.part, page.read_ns, new))))
 
     def _settle(self, line: _Line, *, down_to: int = 0) -> Iterator[Ended]:
-        """Take in what was decoded until no more than ``down_to`` batches are in line. Yields the reads that are over
-        then."""
-        batches = sum(pending is not None for _, pending in line)
-        while line and (batches > down_to or line[0][1] is None):
+        """Take in what was decoded until no more than ``down_to`` batches are in line, and the end of one read at most.
+        Yields the reads that are over then."""
+        ends = sum(pending is None for _, pending in line)
+        batches = len(line) - ends
+        while line and (batches > down_to or ends > 1 or line[0][1] is None):
             read, pending = line.popleft()
             try:
                 if pending is not None:
                     batches -= 1
                     self._take_in(pending, read)
                 else:
+                    ends -= 1
                     self._end(read)
             except Exception as error:
-                if read.error is None or not is_about_data(error):
+                if read.error is None:
                     read.error = error
                 else:  # why it failed first is what counts
                     log.exception("observations_not_kept", where=where(read.part))
                 read.is_refused = True
             if pending is None:
+                read.forget()
                 yield Ended(read.part, read.loaded, read.error)
 
     def _take_in(self, pending: Pending, read: _Read) -> None:
@@ -200,12 +206,18 @@ class PartLoader:
             read.loaded.assets = read.loaded.decoded = len(read.relations)
         self._conclude(read.base, read.loaded, read.names)
 
-    def _begin(self, part: Part) -> Base:
-        scope = part[0]
+    def _begin(self, read: _Read) -> Base:
+        read.forget()
         with self._store.read() as connection:
-            if len(self._scopes) > 1 and scope not in self._within:
-                self._within[scope] = reads.scopes_within(connection, scope, self._scopes)
-            return reads.base_of(connection, part, within=self._within.get(scope, ()))
+            if len(self._scopes) > 1:
+                unknown = [scope for scope in self._scopes if scope not in self._ancestors]
+                self._ancestors |= reads.ancestors_of(connection, unknown)
+            scope = read.part[0]
+            within = [other for other, above in self._ancestors.items() if other != scope and scope in above]
+            base = reads.base_of(connection, read.part, within=within)
+        read.loaded.baseline, read.loaded.written = base.baseline, base.written
+        read.base = base
+        return base
 
     def _as_sets(self, decoded: Decoded) -> Decoded:
         """Relations have times of their own, and the set of them has none: one that is gone leaves no trace in the

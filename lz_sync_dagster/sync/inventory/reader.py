@@ -7,7 +7,7 @@ while the one before it is worked on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -100,18 +100,28 @@ class AssetReader:
             _LIST_ASSETS, request_serializer=bytes, response_deserializer=bytes
         )
 
-    def read(self, part: Part) -> Iterator[Page]:
-        """The pages of a part; the first one is asked for now, if the quota allows it. An expired page token starts
-        over, with a new read time, a bounded number of times.
+    def read(self, part: Part) -> Generator[Page]:
+        """The pages of a part; the first one is asked for now, if the quota allows it, until the generator is closed.
+        An expired page token starts over, with a new read time, a bounded number of times.
 
         Raises:
             SyncError: when the pages are taken; classified, with the remedy. The pages so far are valid observations of
                 an incomplete read.
         """
-        return self._pages(part, self._ask(part, "", b"") if self._permit(False) else None)
+        pages = self._pages(part)
+        next(pages)
+        return pages
 
-    def _pages(self, part: Part, asked: Any) -> Iterator[Page]:
+    def _pages(self, part: Part) -> Generator[Any]:
+        """At first nothing, when the first page is asked for, and then the pages."""
         restarts = calls = 0
+        asked = self._ask(part, "", b"") if self._permit(False) else None
+        try:
+            yield None
+        except GeneratorExit:
+            if asked is not None:
+                asked.cancel()
+            raise
         while True:
             try:
                 for page in self._read_once(part, asked, calls):

@@ -178,14 +178,16 @@ def open_store(url: str, *, migrate: bool = True) -> Store:
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    options: dict[str, Any] = {}
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        options["pool_use_lifo"] = True  # the connection that was used last has its pages and statements at hand
     engine = sa.create_engine(
         url,
         json_serializer=_dumps,
         json_deserializer=_loads,
         connect_args={"check_same_thread": False, "timeout": 60},
-        pool_use_lifo=True,  # the connection that was used last has its pages and statements at hand
+        **options,
     )
 
     @sa.event.listens_for(engine, "connect")

@@ -73,22 +73,21 @@ class ReadResult:
     known: int
 
 
-def scopes_within(connection: sa.Connection, scope: str, scopes: Sequence[str]) -> list[str]:
-    """Which of the other scopes lie within a scope, as far as their resources tell."""
-    inner: list[str] = []
-    for other in scopes:
-        sample = sa.select(resources.c.ancestors).where(resources.c.scope == other).limit(1)
-        ancestors = None if other == scope else connection.scalar(sample)
-        if ancestors and scope in ancestors:
-            inner.append(other)
-    return inner
+def ancestors_of(connection: sa.Connection, scopes: Sequence[str]) -> dict[str, list[str]]:
+    """Of each scope that has resources, the ancestors of one of them: where the scope lies."""
+    found: dict[str, list[str]] = {}
+    for scope in scopes:
+        sample = connection.scalar(sa.select(resources.c.ancestors).where(resources.c.scope == scope).limit(1))
+        if sample:
+            found[scope] = list(sample)
+    return found
 
 
 def base_of(connection: sa.Connection, part: Part, *, within: Sequence[str] = ()) -> Base:
     """What a read of a part begins with. Memory: some 200 bytes per asset of the part.
 
     Args:
-        within: other scopes that are read and that lie within the part's scope, see `scopes_within`.
+        within: other scopes that are read and that lie within the part's scope, see `ancestors_of`.
     """
     known = connection.execute(
         sa.select(resources.c.fingerprint).where(

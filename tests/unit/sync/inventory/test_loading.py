@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from google.cloud.asset_v1 import Asset, RelatedAsset, Resource
 
 from demo.asset_server import encode_asset
 from lz_sync_dagster.sync.errors import Reason, SyncError
+from lz_sync_dagster.sync.inventory import taking
 from lz_sync_dagster.sync.inventory.decode_pool import DecodePool
 from lz_sync_dagster.sync.inventory.loading import Ended, PartLoader, incomplete
 from lz_sync_dagster.sync.inventory.reader import Page
@@ -29,7 +30,7 @@ from lz_sync_dagster.sync.store.schema import (
     snapshots,
 )
 from lz_sync_dagster.sync.timing import Clock
-from tests.conftest import NOW
+from tests.conftest import NOW, BusyPool
 
 TYPE = "compute.googleapis.com/Network"
 PART = ("folders/1", TYPE, "RESOURCE")
@@ -42,23 +43,25 @@ class Parts:
         self.pages, self.errors = pages, errors or {}
         self.begun: list[Any] = []
 
-    def read(self, part: Any) -> Iterator[Page]:
+    def read(self, part: Any) -> Generator[Page]:
         self.begun.append(part)
         return self._read(part)
 
-    def _read(self, part: Any) -> Iterator[Page]:
+    def _read(self, part: Any) -> Generator[Page]:
         yield from self.pages[part]
         if part in self.errors:
             raise self.errors[part]
 
 
-def network(name: str, **data: Any) -> bytes:
+def network(
+    name: str, asset_type: str = TYPE, *, above: Sequence[str] = ("projects/1", "folders/1"), **data: Any
+) -> bytes:
     body: bytes = Asset.serialize(
         Asset(
             name=f"//n/{name}",
-            asset_type=TYPE,
+            asset_type=asset_type,
             resource=Resource(data={"id": name, **data}),
-            ancestors=["projects/1", "folders/1"],
+            ancestors=above,
             update_time={"seconds": 10},
         )
     )
@@ -71,11 +74,16 @@ def pages(read_s: int, *bodies: bytes, size: int = 1) -> list[Page]:
     return [Page(read_s * 10**9, chunk, number == len(chunks), number) for number, chunk in enumerate(chunks, start=1)]
 
 
-def load_all(store: Store, reader: Parts, *, clock: Clock = lambda: NOW) -> Iterator[Ended]:
-    """Load every part of a reader."""
-    with DecodePool(lambda *_: [], processes=0) as pool:
-        taker = Taker(store, lambda *_: [], clock=clock)
-        yield from PartLoader(store, reader, pool, taker, Breaker(), clock=clock).load(list(reader.pages))
+def load_all(store: Store, reader: Parts, *, busy: bool = False, clock: Clock = lambda: NOW) -> Iterator[Ended]:
+    """Load every part of a reader; all scopes are configured.
+
+    Args:
+        busy: whether what is decoded has to be waited for, while other parts are read.
+    """
+    scopes = [part[0] for part in reader.pages]
+    taker = Taker(store, lambda *_: [], clock=clock, scopes=scopes)
+    pool = BusyPool(lambda *_: []) if busy else DecodePool(lambda *_: [], processes=0)
+    yield from PartLoader(store, reader, pool, taker, Breaker(), clock=clock, scopes=scopes).load(list(reader.pages))
 
 
 def load(store: Store, *read: Page, part: Any = PART) -> Loaded:
@@ -241,34 +249,62 @@ def test_drift_is_told_of_whatever_part_shows_it(store: Store) -> None:
 
 # --- several parts ----------------------------------------------------------------------------------------------------
 
+OTHER_TYPES = [f"compute.googleapis.com/Kind{number}" for number in range(6)]
+
 
 def part(number: int) -> tuple[str, str, str]:
-    return (f"folders/{number}", TYPE, "RESOURCE")
+    """Parts of one scope."""
+    return ("folders/1", OTHER_TYPES[number], "RESOURCE")
 
 
-def test_parts_are_over_in_their_order_and_the_next_one_is_begun_before(store: Store) -> None:
-    reader = Parts({part(number): pages(50, network(f"n{number}")) for number in range(3)})
-    seen = [(ended.part, len(reader.begun)) for ended in load_all(store, reader)]
-    assert seen == [(part(0), 2), (part(1), 3), (part(2), 3)]
-    assert [row[0] for row in proven(store)] == ["complete"] * 3
+def kind(number: int, *names: str, **data: Any) -> list[bytes]:
+    return [network(name, OTHER_TYPES[number], **data) for name in names]
 
 
-def test_nothing_is_begun_before_somebody_knows_that_a_part_failed(store: Store) -> None:
+however_busy = pytest.mark.parametrize("busy", [False, True])
+
+
+@however_busy
+def test_parts_are_over_in_their_order_and_are_what_they_are_alone(store: Store, busy: bool) -> None:
+    shown = {part(number): pages(50, *kind(number, f"a{number}", f"b{number}", f"c{number}")) for number in range(6)}
+    told = list(load_all(store, Parts(shown), busy=busy))
+    assert [(ended.part, ended.error, ended.loaded.applied.created) for ended in told] == [
+        (part(number), None, 3) for number in range(6)
+    ]
+    assert len(rows(store)) == 18
+    assert [row[0] for row in proven(store)] == ["complete"] * 6
+
+
+@however_busy
+def test_no_more_than_two_parts_are_under_way(store: Store, busy: bool) -> None:
+    """Whatever waits for being decoded: an unchanged part that is read meanwhile does not wait for it with others."""
+    for number in range(6):
+        load(store, *pages(40, *kind(number, "x")), part=part(number))
+    shown = {part(number): pages(50, *kind(number, "x", *["new"] * (number == 0))) for number in range(6)}
+    reader = Parts(shown)
+    ahead = [len(reader.begun) - done for done, _ in enumerate(load_all(store, reader, busy=busy), start=1)]
+    assert max(ahead) <= 2
+    assert ahead[0] >= 1, "the next part is begun before the first one is over"
+
+
+@however_busy
+def test_nothing_is_begun_before_somebody_knows_that_a_part_failed(store: Store, busy: bool) -> None:
     denied = SyncError("the quota is used up", where="there", remedy="wait", reason=Reason.QUOTA)
-    reader = Parts({part(number): pages(50, network(f"n{number}")) for number in range(3)}, {part(1): denied})
-    told = load_all(store, reader)
+    reader = Parts({part(number): pages(50, *kind(number, f"n{number}")) for number in range(3)}, {part(1): denied})
+    told = load_all(store, reader, busy=busy)
     assert next(told).error is None
     assert next(told).error is denied
     assert reader.begun == [part(0), part(1)]
-    told.close()
+    told.close()  # type: ignore[attr-defined]
     assert set(rows(store)) == {"n0", "n1"}, "what was seen is kept"
     assert len(proven(store)) == 1
 
 
-def test_a_part_that_the_store_refuses_costs_no_other_part(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@however_busy
+def test_a_part_that_the_store_refuses_costs_no_other_part(
+    store: Store, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
     """The one before it is not over when it begins, and the next one is begun before it is taken in."""
-    from lz_sync_dagster.sync.inventory import taking
-
     insert_new = taking.insert_new
 
     def refuse(connection: sa.Connection, batch: Any, **options: Any) -> Any:
@@ -277,41 +313,101 @@ def test_a_part_that_the_store_refuses_costs_no_other_part(store: Store, monkeyp
         return insert_new(connection, batch, **options)
 
     monkeypatch.setattr(taking, "insert_new", refuse)
-    told = list(load_all(store, Parts({part(number): pages(50, network(f"n{number}")) for number in range(3)})))
+    shown = {part(number): pages(50, *kind(number, f"n{number}", f"m{number}")) for number in range(3)}
+    told = list(load_all(store, Parts(shown), busy=busy))
     assert [(ended.part, repr(ended.error)) for ended in told] == [
         (part(0), "None"),
         (part(1), "RuntimeError('defect')"),
         (part(2), "None"),
     ]
-    assert set(rows(store)) == {"n0", "n2"}
+    assert set(rows(store)) == {"n0", "m0", "n2", "m2"}
     assert len(proven(store)) == 2
 
 
-def test_who_is_asked_to_stop_keeps_the_part_that_was_read_before(store: Store) -> None:
+@however_busy
+def test_who_is_asked_to_stop_keeps_the_part_that_was_read_before(store: Store, busy: bool) -> None:
     class Stopped(Parts):
-        def read(self, part: Any) -> Iterator[Page]:
+        def read(self, part: Any) -> Generator[Page]:
             if self.begun:
                 raise Cancelled
             return super().read(part)
 
-    told = list(load_all(store, Stopped({part(number): pages(50, network(f"n{number}")) for number in range(2)})))
+    reader = Stopped({part(number): pages(50, *kind(number, f"n{number}")) for number in range(2)})
+    told = list(load_all(store, reader, busy=busy))
     assert [type(ended.error) for ended in told] == [type(None), Cancelled]
     assert len(proven(store)) == 1
 
 
-def test_who_stops_naming_parts_keeps_those_that_were_read(store: Store) -> None:
-    def named() -> Iterator[Any]:
-        yield part(0)
-        raise KeyError("stop")
+@however_busy
+@pytest.mark.parametrize(
+    "raised", [Cancelled(), SyncError("is used up", where="there", remedy="wait", reason=Reason.QUOTA)]
+)
+def test_why_a_read_failed_is_not_lost_over_a_defect_of_taking_in(
+    store: Store, monkeypatch: pytest.MonkeyPatch, raised: Exception, busy: bool
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise sa.exc.IntegrityError("insert", {}, Exception("odd"))
 
-    reader = Parts({part(0): pages(50, network("a"))})
-    with DecodePool(lambda *_: [], processes=0) as pool:
-        taker = Taker(store, lambda *_: [], clock=lambda: NOW)
-        told = PartLoader(store, reader, pool, taker, Breaker(), clock=lambda: NOW).load(named())
-        assert next(told).part == part(0)
-        with pytest.raises(KeyError, match="stop"):
-            next(told)
-    assert len(proven(store)) == 1
+    monkeypatch.setattr(Taker, "take", refuse)
+    reader = Parts({part(number): pages(50, *kind(number, "n")) for number in range(2)}, {part(0): raised})
+    ended = next(iter(load_all(store, reader, busy=busy)))
+    assert (ended.error, reader.begun) == (raised, [part(0)])
+
+
+@however_busy
+def test_a_read_that_begins_anew_is_not_mixed_with_what_waits(store: Store, busy: bool) -> None:
+    load(store, *pages(30, *kind(1, "a", "b")), part=part(1))
+    cut = pages(50, *kind(1, "a", "b", "new", mtu=1), *kind(1, "more"))[:3]
+    shown = {part(0): pages(50, *kind(0, "x", "y")), part(1): [*cut, *pages(60, *kind(1, "a"))]}
+    _, (_, loaded, error) = load_all(store, Parts(shown), busy=busy)
+    assert (error, loaded.read_ns, loaded.assets) == (None, 60 * 10**9, 1)
+    missing = {name: row.absent_ns for name, row in rows(store).items() if row.asset_type == OTHER_TYPES[1]}
+    assert missing == {"a": None, "b": 60 * 10**9, "new": 60 * 10**9}
+
+
+OUTER, INNER = ("organizations/9", TYPE, "RESOURCE"), ("folders/1", TYPE, "RESOURCE")
+
+
+def below(name: str, **data: Any) -> bytes:
+    """A network of the folder, which lies in the organization."""
+    return network(name, above=["projects/1", "folders/1", "organizations/9"], **data)
+
+
+@however_busy
+def test_what_the_next_scope_shows_is_seen_though_the_one_before_lacks_it(store: Store, busy: bool) -> None:
+    """The organization shows x after the folder's read lacked it, so one more read of the folder proves nothing."""
+    both = pages(40, below("x"), below("y"))
+    list(load_all(store, Parts({INNER: both, OUTER: pages(41, below("x"), below("y"))}), busy=busy))
+    new = below("y", mtu=1)
+    list(load_all(store, Parts({INNER: pages(50, new), OUTER: pages(51, below("x"), new)}), busy=busy))
+    list(load_all(store, Parts({INNER: pages(60, new), OUTER: pages(61, new)}), busy=busy))
+    assert not rows(store)["x"].deleted
+    list(load_all(store, Parts({INNER: pages(70, new), OUTER: pages(71, new)}), busy=busy))
+    assert rows(store)["x"].deleted
+
+
+@however_busy
+def test_what_a_scope_within_has_shown_is_not_decoded_again(store: Store, busy: bool) -> None:
+    shown = {INNER: pages(40, below("x"), below("y")), OUTER: pages(41, below("x"), below("y"), network("z"))}
+    told = list(load_all(store, Parts(shown), busy=busy))
+    assert [ended.loaded.decoded for ended in told] == [2, 1]
+
+
+@however_busy
+def test_other_bytes_of_one_asset_in_two_scopes_are_no_absence(store: Store, busy: bool) -> None:
+    def told(*order: str) -> bytes:
+        asset = {"name": "//n/x", "assetType": TYPE, "updateTime": "2026-03-01T00:00:00Z"}
+        above = ["projects/1", "folders/1", "organizations/9"]
+        return encode_asset({**asset, "ancestors": above, "resource": {"data": dict.fromkeys(order, 1)}}, "RESOURCE")
+
+    one, other, gone = told("a", "b"), told("b", "a"), below("gone")
+    assert one != other
+    first = 1_800_000_000
+    list(load_all(store, Parts({OUTER: pages(first, one, gone), INNER: pages(first + 1, one, gone)}), busy=busy))
+    later = {OUTER: pages(first + 60, other), INNER: pages(first + 61, one)}
+    assert [ended.error for ended in load_all(store, Parts(later), busy=busy)] == [None, None]
+    absent = {name: row.absent_ns for name, row in rows(store).items()}
+    assert absent == {"x": None, "gone": (first + 61) * 10**9}
 
 
 # --- relations --------------------------------------------------------------------------------------------------------

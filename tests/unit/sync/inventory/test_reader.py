@@ -176,6 +176,15 @@ def test_any_other_error_ends_the_read_and_is_never_its_last_page(refusal: Refus
     assert caught.value.retry_after == (9 if reason is Reason.QUOTA else None)
 
 
+def test_the_first_page_is_asked_for_before_somebody_takes_it_and_no_more_when_nobody_does() -> None:
+    channel = Channel([page(50, "a")])
+    pages = reader(channel).read(PART)
+    assert len(channel.left_open) == 1
+    pages.close()
+    assert channel.left_open == []
+    assert channel.calls[0].cancelled
+
+
 @pytest.mark.parametrize("end", ["closed", "thrown into"])
 def test_a_read_that_is_given_up_cancels_the_call_that_is_under_way(end: str) -> None:
     channel = Channel([page(50, "a", token="t1"), page(50, "b")])
@@ -183,10 +192,10 @@ def test_a_read_that_is_given_up_cancels_the_call_that_is_under_way(end: str) ->
     next(pages)
     assert len(channel.left_open) == 1
     if end == "closed":
-        pages.close()  # type: ignore[attr-defined]
+        pages.close()
     else:
         with pytest.raises(KeyboardInterrupt):
-            pages.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+            pages.throw(KeyboardInterrupt)
     assert channel.left_open == []
 
 
