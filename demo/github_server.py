@@ -18,7 +18,6 @@ import itertools
 import os
 import re
 import secrets
-import socket
 import stat
 import sys
 import tempfile
@@ -36,16 +35,15 @@ import httpx
 import jwt
 import orjson
 import pygit2
-import uvicorn
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from demo.http_server import HttpServer
 from lz_sync_dagster.sync.timing import Clock, utcnow
 
 Json = dict[str, Any]
@@ -211,7 +209,7 @@ class GithubServer:
     def __init__(
         self, repositories: Mapping[str, Path], app: App | None, tokens: Iterable[Token], clock: Clock, port: int
     ) -> None:
-        self._socket = socket.create_server(("127.0.0.1", port))
+        self._server = HttpServer("github-server", port)
         self.clock = clock
         self._lock = threading.RLock()
         self.reset(repositories, app=app, tokens=tokens)
@@ -221,29 +219,13 @@ class GithubServer:
         hook.write_text(f"#!{sys.executable} -SE\n{_PROTECTED}")
         hook.chmod(hook.stat().st_mode | stat.S_IXUSR)
 
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.url = self._server.url
         self.api_url = self.url + _API
-        self._server = ListeningServer(
-            uvicorn.Config(
-                Starlette(routes=self._routes()),
-                loop="asyncio",  # uvloop raises where a process has closed its standard input
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=2,
-            )
-        )
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="github-server", daemon=True
-        )
-        self._thread.start()
-        self._server.listens.wait()
+        self._server.start(self._routes())
 
     def stop(self) -> None:
         """Stop answering; returns when the port is free."""
-        self._server.should_exit = True
-        self._thread.join()
-        self._socket.close()
+        self._server.stop()
         self._sender.close()
         self._folder.cleanup()
 
@@ -934,20 +916,6 @@ for ref in refs:
     send(b"ng " + ref + b" protected branch hook declined")
 send()
 """
-
-
-class ListeningServer(uvicorn.Server):
-    """Says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listens = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        try:
-            await super().startup(sockets)
-        finally:
-            self.listens.set()
 
 
 def _node_id(pull: PullRequest) -> str:

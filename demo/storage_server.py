@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import json
 import re
-import socket
 import tempfile
 import threading
 from collections.abc import Iterable
@@ -25,14 +24,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import google_crc32c
-import uvicorn
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from demo.github_server import ListeningServer
+from demo.http_server import HttpServer
 from lz_sync_dagster.sync.timing import Clock, utcnow
 
 MAX_LIST_PAGE = 1000
@@ -148,29 +145,13 @@ class StorageServer:
     def __init__(self, buckets: Iterable[str], clock: Clock, port: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="storage-server-")
         self.storage = Storage(buckets, Path(self._folder.name), clock)
-        self._socket = socket.create_server(("127.0.0.1", port))
-        self.endpoint = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._server = ListeningServer(
-            uvicorn.Config(
-                Starlette(routes=self._routes()),
-                loop="asyncio",
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=2,
-            )
-        )
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="storage-server", daemon=True
-        )
-        self._thread.start()
-        self._server.listens.wait()
+        self._server = HttpServer("storage-server", port)
+        self.endpoint = self._server.url
+        self._server.start(self._routes())
 
     def stop(self) -> None:
         """Stop answering; returns when the port is free."""
-        self._server.should_exit = True
-        self._thread.join()
-        self._socket.close()
+        self._server.stop()
         self._folder.cleanup()
 
     def _routes(self) -> list[Route]:
