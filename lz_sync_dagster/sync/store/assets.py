@@ -19,18 +19,20 @@ import sqlalchemy as sa
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.sync.compliance.verdict import Evaluator, Outcome
 from lz_sync_dagster.sync.models import CoverageStatus, EventType
-from lz_sync_dagster.sync.state.observation import Observation, Source, plain
+from lz_sync_dagster.sync.state.observation import ContentType, Observation, Source, plain
 from lz_sync_dagster.sync.state.reducer import KEPT_READS, Change, Known, Ledger, Part, change_of
 from lz_sync_dagster.sync.store import event_log, feed_freshness, findings
 from lz_sync_dagster.sync.store.engine import in_chunks, insert_many
 from lz_sync_dagster.sync.store.event_log import NewEvent
 from lz_sync_dagster.sync.store.findings import FindingChange, Judged
 from lz_sync_dagster.sync.store.schema import coverage, resource_contents, resource_versions, resources, snapshots
+from lz_sync_dagster.sync.store.schema import findings as findings_table
 from lz_sync_dagster.sync.timing import format_ns, from_ns
 
 #: The lock that every writer of this module's tables holds: `Store.write(exclusive=LOCK)`.
 LOCK = "resources"
 
+PROJECT_TYPE = "cloudresourcemanager.googleapis.com/Project"
 _PROJECT_NAME = "//cloudresourcemanager.googleapis.com/projects/"
 _CHUNK = 500
 #: The counter that numbers the writes of ``resources``.
@@ -240,6 +242,7 @@ def _apply_round(
     for same in _by_columns(touches):
         update(connection, same)
     changes = findings.record(connection, judged, now=now, tell=announce)
+    name_projects(connection, told_ids(step.observation for step in steps if step.moves_content))
     events += [finding_event(change, layer, now) for change in changes]
     last_seq = event_log.append(connection, events, recorded_at=now)
     if announce:
@@ -438,24 +441,67 @@ def ledger_of(connection: sa.Connection, part: Part) -> Ledger:
 def project_ids(connection: sa.Connection, observations: Iterable[Observation]) -> dict[str, str]:
     """Project ids by number, for the assets whose name does not carry the id."""
     numbers: set[str] = set()
-    found: dict[str, str] = {}
+    found = told_ids(observations)
     for observation in observations:
-        if observation.name.startswith(_PROJECT_NAME):
-            content = observation.data
-            identifier = None if content is None else content.get("projectId")
-            if identifier:
-                found[observation.name.removeprefix(_PROJECT_NAME)] = str(identifier)
         if _project_in_name(observation) is None and (number := _project_number(observation)) is not None:
             numbers.add(number)
-    missing = sorted(numbers - found.keys())
-    for chunk in in_chunks(missing):
+    for chunk in in_chunks(sorted(numbers - found.keys())):
         query = sa.select(resources.c.name, resources.c.project).where(
             resources.c.content_type == "RESOURCE", resources.c.name.in_([_PROJECT_NAME + number for number in chunk])
         )
         for name, project in connection.execute(query):
             if project:
                 found[name.removeprefix(_PROJECT_NAME)] = project
+    if numbers - found.keys():
+        found = _ids_of_all(connection) | found
     return found
+
+
+def _ids_of_all(connection: sa.Connection) -> dict[str, str]:
+    """Ids by number of the projects that are named by their id: their first ancestor is their number."""
+    query = sa.select(resources.c.project, resources.c.ancestors).where(
+        resources.c.content_type == "RESOURCE",
+        resources.c.asset_type == PROJECT_TYPE,
+        resources.c.deleted.is_(False),
+        resources.c.project.is_not(None),
+    )
+    return {
+        above[0].removeprefix("projects/"): project
+        for project, above in connection.execute(query)
+        if above and above[0].startswith("projects/")
+    }
+
+
+def told_ids(observations: Iterable[Observation]) -> dict[str, str]:
+    """Project ids by number, as far as these are projects. Google names them by number or by id."""
+    found: dict[str, str] = {}
+    for observation in observations:
+        if observation.asset_type != PROJECT_TYPE or observation.data is None:
+            continue
+        identifier, number = observation.data.get("projectId"), observation.data.get("projectNumber")
+        number = number or _project_number(observation)
+        if identifier and number and str(number).isdigit():
+            found[str(number)] = str(identifier)
+    return found
+
+
+def name_projects(connection: sa.Connection, ids: Mapping[str, str]) -> None:
+    """Give the resources that came before their project its id instead of its number, with their findings.
+
+    Args:
+        ids: by number, of projects that have just been taken in.
+    """
+    kept = resources.c.content_type.in_([plain(kind) for kind in ContentType])  # for the index
+    for chunk in in_chunks(sorted(ids)):
+        late = sa.select(resources.c.project).where(kept, resources.c.project.in_(chunk)).distinct()
+        for number in connection.scalars(late).all():
+            named = {"project": ids[number]}
+            connection.execute(
+                resources.update()
+                .where(kept, resources.c.project == number)
+                .values(**named, written=next_write(connection))
+            )
+            connection.execute(findings_table.update().where(findings_table.c.project == number).values(**named))
 
 
 def _project_in_name(observation: Observation) -> str | None:
@@ -467,8 +513,9 @@ def _project_in_name(observation: Observation) -> str | None:
 
 
 def _project_number(observation: Observation) -> str | None:
-    if observation.name.startswith(_PROJECT_NAME):
-        return observation.name.removeprefix(_PROJECT_NAME)
+    own = observation.name.removeprefix(_PROJECT_NAME)
+    if own != observation.name and own.isdigit():
+        return own
     for ancestor in observation.ancestors:
         if ancestor.startswith("projects/"):
             return ancestor.removeprefix("projects/")

@@ -100,3 +100,4 @@ def _insert(
     insert_many(connection, resource_contents, contents)
     insert_many(connection, resources, rows)
     insert_many(connection, findings_table, opened)
+    assets.name_projects(connection, assets.told_ids(observations))

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from lz_sync_dagster.sync.state.references import Reference, references
+from lz_sync_dagster.sync.store.assets import PROJECT_TYPE
 from lz_sync_dagster.sync.store.resource_history import Content, contents
 from lz_sync_dagster.sync.store.resource_views import (
     Columns,
@@ -28,7 +29,6 @@ SHOWN = 100
 LOOKED_THROUGH = 5_000
 
 _MANAGER = "//cloudresourcemanager.googleapis.com/"
-_PROJECT = "cloudresourcemanager.googleapis.com/Project"
 _FOLDER = "cloudresourcemanager.googleapis.com/Folder"
 _ORGANIZATION = "cloudresourcemanager.googleapis.com/Organization"
 _SERVICE_ACCOUNT = "iam.googleapis.com/ServiceAccount"
@@ -263,7 +263,7 @@ def _children(connection: sa.Connection, row: ResourceRow) -> Children:
     """Of a folder or an organization, projects and folders; of a project, its resources; else what its name heads."""
     if row.asset_type in (_FOLDER, _ORGANIZATION):
         return _children_above(connection, row)
-    by_project = row.asset_type == _PROJECT
+    by_project = row.asset_type == PROJECT_TYPE
     column = Columns(connection, resources, frozenset({"deleted"} if by_project else {"deleted", "content_type"}))
     query = (
         sa.select(*columns_of(resources))
@@ -288,7 +288,7 @@ def _children_above(connection: sa.Connection, row: ResourceRow) -> Children:
         .where(
             table.c.content_type == "RESOURCE",
             table.c.deleted == sa.false(),
-            table.c.asset_type.in_((_FOLDER, _PROJECT)),
+            table.c.asset_type.in_((_FOLDER, PROJECT_TYPE)),
         )
         .order_by(table.c.asset_type, table.c.name)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,6 +15,8 @@ from lz_sync_dagster.sync.models import EventType
 from lz_sync_dagster.sync.state.observation import Observation, Source, digest_of, observe
 from lz_sync_dagster.sync.state.reducer import Breaker, Knowledge
 from lz_sync_dagster.sync.store import Store, alerts, assets, event_log, findings, reads
+from lz_sync_dagster.sync.store.first_load import insert_new
+from lz_sync_dagster.sync.store.schema import findings as findings_table
 from lz_sync_dagster.sync.store.schema import resource_contents, resource_versions, resources
 from lz_sync_dagster.sync.timing import format_ns
 from tests.conftest import NOW, SOAK
@@ -240,6 +243,56 @@ def test_project_and_place_are_known(store: Store) -> None:
         row = connection.execute(sa.select(resources)).one()
     assert (row.project, row.location, row.changed_at) == ("p-1", "europe-west1-b", NOW)
     assert NOW - row.changed_at == timedelta(0)
+
+
+BUCKET_TYPE, PROJECT_TYPE = "storage.googleapis.com/Bucket", "cloudresourcemanager.googleapis.com/Project"
+PROJECT = {
+    "by number": ("1234", {"projectId": "p-1"}),
+    "by id": ("p-1", {"projectId": "p-1", "projectNumber": "1234"}),
+    "by id alone": ("p-1", {"projectId": "p-1"}),
+}
+
+
+def told(name: str, asset_type: str, **data: object) -> Observation:
+    """An asset of project 1234, whose name does not tell the project's id."""
+    above = ["projects/1234", SCOPE]
+    body = {"name": name, "assetType": asset_type, "ancestors": above, "resource": {"data": data}}
+    return observe({**body, "updateTime": format_ns(1)}, scope=SCOPE, observed_ns=1, source=Source.SNAPSHOT)
+
+
+@pytest.mark.parametrize("first", ["project", "bucket", "together"])
+@pytest.mark.parametrize("form", list(PROJECT))
+@pytest.mark.parametrize("baseline", [True, False])
+def test_a_resource_has_its_projects_id_whichever_comes_first(
+    store: Store, form: str, first: str, baseline: bool
+) -> None:
+    """Google names projects by number or by id, and a bucket tells its project's number alone."""
+
+    def take_new(*items: Observation) -> None:
+        if not baseline:
+            take(store, *items)
+            return
+        with store.write(exclusive=assets.LOCK) as connection:
+            assert insert_new(connection, items, now=NOW, evaluate=judge) is not None
+
+    suffix, data = PROJECT[form]
+    project = told(f"//cloudresourcemanager.googleapis.com/projects/{suffix}", PROJECT_TYPE, **data)
+    bucket = told("//storage.googleapis.com/logs", BUCKET_TYPE, open=True)
+    other = told("//storage.googleapis.com/else", BUCKET_TYPE, open=True)
+    other = replace(other, ancestors=("projects/5678", SCOPE))
+    steps = {"project": [(project,), (bucket, other)], "bucket": [(bucket, other), (project,)]}
+    for items in steps.get(first, [(bucket, project, other)]):
+        take_new(*items)
+    with store.read() as connection:
+        rows = connection.execute(sa.select(resources.c.name, resources.c.project))
+        assert {row.name.rpartition("/")[2]: row.project for row in rows} == {
+            suffix: "p-1",
+            "logs": "p-1",
+            "else": "5678",
+        }
+        table = findings_table
+        found = {row.resource: row.project for row in connection.execute(sa.select(table.c.resource, table.c.project))}
+    assert found == {bucket.name: "p-1", other.name: "5678"}
 
 
 def versions(store: Store) -> list[tuple[bool, int, int, list[str]]]:
