@@ -143,6 +143,10 @@ class _Draw:
         return value < chance
 
 
+#: Project numbers.
+_FIRST_NUMBER, _NUMBER_STEP = 300_000_000_013, 104_729
+
+
 def _token(index: int) -> str:
     high, low = divmod((index + _TOKEN_OFFSET) * _TOKEN_FACTOR % _TOKEN_SPACE, 1296)
     return _PAIRS[high] + _PAIRS[low]
@@ -165,7 +169,8 @@ class Project:
 
     @property
     def full_name(self) -> str:
-        return f"//cloudresourcemanager.googleapis.com/projects/{self.project_id}"
+        """The inventory names projects by number."""
+        return f"//cloudresourcemanager.googleapis.com/projects/{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -564,7 +569,7 @@ class Organization:
         region = draw.pick(_REGIONS)
         below = list(range(_TOP_OF_ENVIRONMENT[environment], len(self.folders), 4))
         folder = self.folders[below[0] if len(below) == 1 else draw.pick(below[1:])]
-        number = str(300_000_000_013 + index * 104_729)
+        number = str(_FIRST_NUMBER + index * _NUMBER_STEP)
         project_id = f"lz-{domain}-{environment}-{_token(index)}"
         return Project(
             index=index,
@@ -681,6 +686,9 @@ def _indices_in(asset_type: str, leaf: str, parts: list[str]) -> Iterator[int]:
     elif asset_type == _FOLDER_TYPE:
         if leaf.isdigit():
             yield (int(leaf) - 200_000_000_003) // 7_919
+    elif asset_type == _PROJECT_TYPE:
+        if leaf.isdigit():
+            yield (int(leaf) - _FIRST_NUMBER) // _NUMBER_STEP
     elif asset_type == "iam.googleapis.com/ServiceAccountKey":
         if re.fullmatch(r"[0-9a-f]{40}", leaf):
             yield int(leaf[:8], 16) * _KEY_INVERSE % _KEY_SPACE
