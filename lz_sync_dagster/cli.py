@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -156,17 +157,22 @@ def _interrupt(number: int, _frame: object) -> NoReturn:
 @app.command()
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show the health of the five layers."""
-    from lz_sync_dagster.sync.store import layer_runs
+    from lz_sync_dagster.sync.store import alerts, layer_runs
     from lz_sync_dagster.sync.timing import utcnow
 
     with _opened(config) as (settings, store):
         now = utcnow()
         with store.read() as connection:
             statuses = layer_runs.statuses(connection, now=now, disabled=settings.disabled_layers)
+            raised = alerts.open_alerts(connection)
     if as_json:
-        _print_json({"layers": [item.model_dump(mode="json") for item in statuses], "as_of": now.isoformat()})
-    else:
-        _print_statuses(statuses, {})
+        shown = [{**asdict(alert), "opened_at": alert.opened_at.isoformat()} for alert in raised]
+        layers = [item.model_dump(mode="json") for item in statuses]
+        _print_json({"layers": layers, "alerts": shown, "as_of": now.isoformat()})
+        return
+    _print_statuses(statuses, {})
+    for alert in raised:
+        typer.echo(f"{alert.severity} alert {alert.name} since {alert.opened_at:%Y-%m-%d %H:%M} UTC: {alert.message}")
 
 
 @app.command()
@@ -177,12 +183,12 @@ def doctor(
 ) -> None:
     """Check that everything a sync needs is there, and say what to do about what is not. Exits with 1 if something
     failed."""
-    from lz_sync_dagster.config import ConfigError, load_settings
+    from lz_sync_dagster.config import ConfigError, load_settings, settings_file
     from lz_sync_dagster.sync.doctor import examine, unusable_configuration
     from lz_sync_dagster.sync.timing import utcnow
 
     try:
-        report = examine(load_settings(config), clock=utcnow, seconds=timeout)
+        report = examine(load_settings(config), clock=utcnow, seconds=timeout, file=settings_file(config))
     except ConfigError as error:
         report = unusable_configuration(error.lines, now=utcnow())
     if as_json:

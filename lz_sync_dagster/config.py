@@ -434,6 +434,13 @@ class Settings(BaseSettings):
         return None
 
 
+def settings_file(path: str | Path | None = None, *, environ: Mapping[str, str] | None = None) -> Path | None:
+    """The file that `load_settings` reads; ``None`` if defaults and the environment hold."""
+    named = path or (os.environ if environ is None else environ).get(f"{ENV_PREFIX}CONFIG")
+    file = Path(named or DEFAULT_FILE)
+    return file if named or file.exists() else None
+
+
 def load_settings(path: str | Path | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
     """Read and check the settings.
 
@@ -446,11 +453,10 @@ def load_settings(path: str | Path | None = None, *, environ: Mapping[str, str] 
         ConfigError: one line per mistake.
     """
     env = os.environ if environ is None else environ
-    named = path or env.get(f"{ENV_PREFIX}CONFIG")
-    file = Path(named or DEFAULT_FILE)
+    file = settings_file(path, environ=env)
     data: Any = {}
     lines: dict[tuple[str | int, ...], int] = {}
-    if named or file.exists():
+    if file is not None:
         try:
             text = file.read_text(encoding="utf-8")
             data = yaml.safe_load(text)
@@ -518,7 +524,9 @@ def load_settings(path: str | Path | None = None, *, environ: Mapping[str, str] 
             [f"environment: {variable}…: is not valid JSON; allowed: JSON for lists and groups of keys"]
         ) from error
     except ValidationError as error:
-        raise ConfigError([_line(problem, file, lines, from_env) for problem in error.errors()]) from error
+        raise ConfigError(
+            [_line(problem, file or Path(DEFAULT_FILE), lines, from_env) for problem in error.errors()]
+        ) from error
     finally:
         if environ is not None:
             os.environ.clear()
@@ -569,9 +577,12 @@ def _line(problem: Any, file: Path, lines: dict[tuple[str | int, ...], int], fro
 
 
 def _is_set(values: Mapping[str, Any], location: tuple[str | int, ...]) -> bool:
+    """Whether the environment sets what is at a place: a list is set as a whole."""
     current: Any = values
     for part in location:
-        if not isinstance(current, Mapping) or part not in current:
+        if not isinstance(current, Mapping):
+            return True
+        if part not in current:
             return False
         current = current[part]
     return True

@@ -12,8 +12,11 @@ from typing import Annotated, Any
 import orjson
 import sqlalchemy as sa
 from fastapi import Depends, Query, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import HTTPConnection
 
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.portal.context import Portal
@@ -132,6 +135,33 @@ class Paging:
         if raw[:_TAG] != self._tag:
             raise bad_cursor()
         return raw[_TAG:]
+
+
+def only_known_parameters(connection: HTTPConnection) -> None:
+    """Refuse a parameter that the route does not have: an answer that ignores it would look like one that heeds it.
+
+    Raises:
+        RequestValidationError: a 422 that names each of them, and those that there are.
+    """
+    route = connection.scope.get("route")
+    if connection.scope["type"] != "http" or not isinstance(route, APIRoute):
+        return
+    known = _parameters(route.dependant)
+    unknown = sorted(set(connection.query_params) - known)
+    if unknown:
+        allowed = f"allowed: {', '.join(sorted(known))}" if known else "there are none"
+        raise RequestValidationError(
+            [
+                {"loc": ("query", name), "msg": f"is not a parameter of this path; {allowed}", "type": "extra"}
+                for name in unknown
+            ]
+        )
+
+
+def _parameters(dependant: Dependant) -> set[str]:
+    """The query parameters of a route, those of what it depends on among them."""
+    own = {field.alias for field in dependant.query_params}
+    return own.union(*map(_parameters, dependant.dependencies))
 
 
 #: Bytes of a cursor that say which list it belongs to.

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.middleware.gzip import GZipMiddleware
 
 from lz_sync_dagster import __version__
@@ -24,6 +24,7 @@ from lz_sync_dagster.portal import (
     repository_api,
     webhooks,
 )
+from lz_sync_dagster.portal.answers import only_known_parameters
 from lz_sync_dagster.portal.board import BoardReader
 from lz_sync_dagster.portal.context import Portal
 from lz_sync_dagster.portal.feed import MAX_PENDING, Feed
@@ -101,7 +102,7 @@ def create_app(
         webhooks,
         health,
     ):
-        app.include_router(part.router)
+        app.include_router(part.router, dependencies=[Depends(only_known_parameters)])
     problems.install(app)
     if pages:
         from lz_sync_dagster.portal.pages import mount

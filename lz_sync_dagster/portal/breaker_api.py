@@ -1,9 +1,10 @@
-"""The REST API of the mass-delete breaker and of the audit log."""
+"""The REST API of what a person has to look at: alerts, the mass-delete breaker, and the audit log."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Security
 from fastapi.security import HTTPBearer
@@ -16,7 +17,7 @@ from lz_sync_dagster.portal.operators import Refused, operator_of
 from lz_sync_dagster.portal.problems import STATUS_OF_REASON, Problem
 from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.models import Coverage, CoverageStatus
-from lz_sync_dagster.sync.store import audit, breakers, reads
+from lz_sync_dagster.sync.store import alerts, audit, breakers, reads
 from lz_sync_dagster.sync.store.breakers import OpenBreaker
 from lz_sync_dagster.sync.timing import from_ns
 
@@ -81,6 +82,24 @@ class ConfirmationAnswer(Answer):
     remaining: int = Field(description="How many the next sync deletes, which was asked for.")
 
 
+class Alert(BaseModel):
+    """Something that a person has to look at, and that has not ended yet."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    subject: str = Field(description="What it is about; one alert of a name is open per subject.")
+    severity: str
+    message: str
+    opened_at: datetime
+
+
+class AlertsAnswer(Answer):
+    """Every open alert, the oldest first."""
+
+    items: list[Alert]
+
+
 class AuditEntry(BaseModel):
     """Who did what to what, or was refused."""
 
@@ -104,6 +123,14 @@ class AuditAnswer(Answer):
 router = APIRouter(prefix="/api/v1", responses=ERRORS)
 
 Part = Annotated[str, Query(max_length=128, pattern=_TEXT)]
+
+
+@router.get("/alerts", summary="What a person has to look at", tags=["operations"])
+def list_alerts(portal: InPortal) -> AlertsAnswer:
+    """Open alerts. Each is resolved by what it asks for, or when its cause is gone."""
+    with portal.store.read() as connection:
+        items = [Alert(**asdict(item)) for item in alerts.open_alerts(connection)]
+    return AlertsAnswer(as_of=portal.clock(), source=OWN_RECORDS, coverage=_WHOLE, items=items)
 
 
 @router.get("/breakers", summary="Deletions that wait for a person", tags=["operations"])
@@ -196,7 +223,7 @@ def confirm(portal: InPortal, operator: Operator, wanted: Confirmation) -> Confi
 def audit_lines(
     portal: InPortal,
     page: InPage,
-    action: Annotated[str | None, Query(max_length=64, pattern=_TEXT, description="Only this action.")] = None,
+    action: Annotated[Literal["confirm_deletions", "refused"] | None, Query(description="Only this action.")] = None,
     limit: Limit = 100,
 ) -> AuditAnswer:
     """The audit log: confirmations, and what was refused."""

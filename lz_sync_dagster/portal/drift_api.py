@@ -177,13 +177,13 @@ def unmanaged_resources(
     types = types_of(kind)
     with portal.store.read() as connection:
         base, is_compared, read = both_sides(connection, portal)
-        if not is_compared:
+        if not is_compared or not read.files:
             return UnmanagedAnswer(items=[], counts=None, unread_modules=None, next_cursor=None, **base)
         rows = terraform_drift.unmanaged(connection, types, limit=limit + 1, after=after, project=project, words=q)
         counted = terraform_drift.count_unmanaged(connection, types, project=project, words=q)
         unresolved = terraform_drift.unresolved_by_type(connection)
     modules = unresolved.get("", 0)
-    is_told = bool(counted) or (read.files and read.has(types))
+    is_told = bool(counted) or read.has(types)
     return UnmanagedAnswer(
         items=[_unmanaged(row, unresolved.get(row.asset_type, 0), modules) for row in rows[:limit]],
         counts=[
@@ -192,7 +192,7 @@ def unmanaged_resources(
         ]
         if is_told
         else None,
-        unread_modules=modules if modules or read.files else None,
+        unread_modules=modules,
         next_cursor=page.write_place(rows[limit - 1].asset_type, rows[limit - 1].name) if len(rows) > limit else None,
         **base,
     )

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.portal.answers import ERRORS, Answer, layer_status
 from lz_sync_dagster.portal.context import InPortal
+from lz_sync_dagster.sync.models import Coverage, CoverageStatus
 from lz_sync_dagster.sync.store import feed_freshness
 from lz_sync_dagster.sync.store.feed_freshness import Quantile, TypeFreshness
 
@@ -42,7 +43,13 @@ class Freshness(BaseModel):
     asset_type: str
     delivered: int = Field(description="Messages that told something of the type.")
     missed: int = Field(description="Changes that a snapshot had to find, at least.")
-    missed_rate: float | None = Field(description="Share of the changes that the feed missed; null if there were none.")
+    undecided: int = Field(
+        description="Changes that a snapshot found within two minutes: nobody knows whether the feed told them."
+    )
+    missed_rate: float | None = Field(
+        description="Share of the changes that the feed missed, at least; null if there were none."
+    )
+    missed_rate_at_most: float | None = Field(description="The same if it told nothing of what is undecided.")
     last_delivered: datetime | None = Field(description="The hour of the newest message; null without messages.")
     source_delay: Delay = Field(description="From the change to Pub/Sub.")
     own_delay: Delay = Field(description="From Pub/Sub to the commit.")
@@ -62,7 +69,9 @@ router = APIRouter(prefix="/api/v1", responses=ERRORS)
 def freshness(
     portal: InPortal,
     hours: Annotated[int, Query(ge=1, le=168, description="The window, back from now.")] = 24,
-    asset_type: Annotated[list[str] | None, Query(description="Only these types.", max_length=100)] = None,
+    asset_type: Annotated[
+        list[str] | None, Query(alias="type", description="Only these asset types.", max_length=100)
+    ] = None,
 ) -> FeedFreshnessAnswer:
     """Counted by the hour. A type that is not listed was told nothing of: it has no feed, or nothing happened."""
     now = portal.clock()
@@ -74,7 +83,7 @@ def freshness(
     return FeedFreshnessAnswer(
         as_of=layer.as_of,
         source=layer.source,
-        coverage=layer.coverage,
+        coverage=layer.coverage if layer.as_of is not None else Coverage(status=CoverageStatus.UNKNOWN, unknown=1),
         since=since,
         items=[_item(kind) for kind in found],
     )
@@ -85,7 +94,9 @@ def _item(kind: TypeFreshness) -> Freshness:
         asset_type=kind.asset_type,
         delivered=kind.delivered,
         missed=kind.missed,
+        undecided=kind.undecided,
         missed_rate=kind.missed_rate,
+        missed_rate_at_most=kind.missed_rate_at_most,
         last_delivered=kind.last_delivered,
         source_delay=_delay(kind.source_delays),
         own_delay=_delay(kind.own_delays),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
@@ -16,7 +17,7 @@ from lz_sync_dagster.portal.context import InPortal, Portal
 from lz_sync_dagster.portal.problems import problem
 from lz_sync_dagster.sync.inventory.forecast import Forecast, forecast
 from lz_sync_dagster.sync.models import CoverageStatus, Status
-from lz_sync_dagster.sync.store import Store, event_log, feed_freshness, inbox, layer_runs
+from lz_sync_dagster.sync.store import Store, alerts, event_log, feed_freshness, inbox, layer_runs
 from lz_sync_dagster.sync.store import coverage as coverage_ledger
 from lz_sync_dagster.sync.store.feed_freshness import TypeFreshness
 from lz_sync_dagster.sync.store.inbox import DeliveryStatus
@@ -99,6 +100,7 @@ class _PortalCollector:
             missed = inbox.missed(connection)
             told = feed_freshness.over(connection, since=now - _FEED_WINDOW)
             planned = forecast(connection, portal.settings.sync_layers.api_sync, now=now)
+            raised = Counter(alert.name for alert in alerts.open_alerts(connection))
         status = GaugeMetricFamily(
             "lz_sync_layer_status", "1 for the status that a layer has.", labels=["layer", "status"]
         )
@@ -134,6 +136,9 @@ class _PortalCollector:
         unheard = GaugeMetricFamily(
             "lz_sync_deliveries_missed", "Heads that polling found and no delivery has told of.", missed
         )
+        alarms = GaugeMetricFamily("lz_sync_alerts_open", "Open alerts by name.", labels=["name"])
+        for name, number in sorted(raised.items()):
+            alarms.add_metric([name], number)
         return [
             status,
             since,
@@ -144,6 +149,7 @@ class _PortalCollector:
             last,
             deliveries,
             unheard,
+            alarms,
             *_of_quotas(planned),
             *_of_the_asset_feed(told),
         ]

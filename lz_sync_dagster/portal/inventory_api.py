@@ -24,6 +24,7 @@ from lz_sync_dagster.sync.inventory.exports import MEDIA_TYPES, ExportFormat, He
 from lz_sync_dagster.sync.inventory.typed_views import typed_view
 from lz_sync_dagster.sync.models import Coverage, CoverageStatus
 from lz_sync_dagster.sync.state.json_diff import FieldChangeKind, JsonDiff
+from lz_sync_dagster.sync.state.observation import ContentType
 from lz_sync_dagster.sync.store import coverage_views, data_fields, layer_runs, resource_history
 from lz_sync_dagster.sync.store.coverage_views import LedgerRow, Parts
 from lz_sync_dagster.sync.store.data_fields import Drift
@@ -344,9 +345,7 @@ Text = Annotated[str | None, Query(max_length=1_024, pattern=r"^[^\x00]*$")]
 _One = Annotated[str, Query(max_length=1_024, pattern=r"^[^\x00]*$")]
 Texts = Annotated[list[Annotated[str, Field(max_length=1_024, pattern=r"^[^\x00]*$")]] | None, Query(max_length=100)]
 AsOf = Annotated[Text, Query(description="An instant (RFC 3339): what was known to be there then. Now without it.")]
-Contents = Annotated[
-    str, Query(pattern=r"^[A-Z_]{1,16}$", description="Which content of the assets the list is of: one row per asset.")
-]
+Contents = Annotated[ContentType, Query(description="Which content of the assets the list is of: one row per asset.")]
 ResourceName = Annotated[_One, Query(min_length=1, description="The full resource name, `//service/…`.")]
 
 
@@ -356,10 +355,10 @@ def _filter(
     scope: Annotated[Texts, Query(description="Only these configured scopes.")] = None,
     location: Annotated[Texts, Query(description="Only these regions, zones, multi-regions.")] = None,
     q: Annotated[Text, Query(description="A text in the full name or the display name, in any case.")] = None,
-    content_type: Contents = "RESOURCE",
+    content_type: Contents = ContentType.RESOURCE,
 ) -> ResourceFilter:
     return ResourceFilter(
-        content_type=content_type,
+        content_type=content_type.value,
         asset_types=tuple(sorted(type or ())),
         projects=tuple(sorted(project or ())),
         scopes=tuple(sorted(scope or ())),
@@ -633,16 +632,16 @@ def resource(portal: InPortal, name: ResourceName, as_of: AsOf = None) -> Resour
 
 @router.get("/resource/history", summary="The versions of a resource, the newest first")
 def history(
-    portal: InPortal, page: InPage, name: ResourceName, content_type: Contents = "RESOURCE", limit: Limit = 50
+    portal: InPortal, page: InPage, name: ResourceName, content_type: Contents = ContentType.RESOURCE, limit: Limit = 50
 ) -> HistoryAnswer:
     """Every version that is kept of one content, each with what differs from the one before."""
     now = portal.clock()
     before = page.read_number()
     with portal.store.read() as connection:
-        found = resource_history.versions(connection, name, content_type, limit=limit + 1, before=before)
+        found = resource_history.versions(connection, name, content_type.value, limit=limit + 1, before=before)
         if not found and not known_name(connection, name):
             raise _unknown(name)
-        base = _base(connection, portal, Parts(content_types=(content_type,)), now)
+        base = _base(connection, portal, Parts(content_types=(content_type.value,)), now)
     items = found[:limit]
     return HistoryAnswer(
         items=[_version(item) for item in items],
@@ -779,7 +778,7 @@ def matrix(
     page: InPage,
     scope: Annotated[Texts, Query(description="Only these scopes.")] = None,
     type: Annotated[Texts, Query(description="Only these asset types.")] = None,
-    content_type: Annotated[Texts, Query(description="Only these contents.")] = None,
+    content_type: Annotated[list[ContentType] | None, Query(description="Only these contents.")] = None,
     status: Annotated[list[CoverageStatus] | None, Query(description="Only these statuses.")] = None,
     limit: Limit = 1000,
 ) -> MatrixAnswer:
@@ -827,7 +826,7 @@ def coverage_history(
     page: InPage,
     scope: Annotated[Texts, Query(description="Only these scopes.")] = None,
     type: Annotated[Texts, Query(description="Only these asset types.")] = None,
-    content_type: Annotated[Texts, Query(description="Only these contents.")] = None,
+    content_type: Annotated[list[ContentType] | None, Query(description="Only these contents.")] = None,
     limit: Limit = 100,
 ) -> SpansAnswer:
     """Times through which a part had one status for one reason."""

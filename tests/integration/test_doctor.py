@@ -40,7 +40,7 @@ class Demo:
         self.settings: Settings = settings.model_copy(update={"data_dir": folder})
 
     def examine(self, **changed: Any) -> Report:
-        return examine(self.settings.model_copy(update=changed), clock=utcnow, seconds=20)
+        return examine(self.settings.model_copy(update=changed), clock=utcnow, seconds=20, file=self.zone.config)
 
     def with_layer(self, layer: str, **values: Any) -> dict[str, Any]:
         """Settings in which values of a layer are others."""
@@ -285,6 +285,11 @@ def test_what_the_configuration_lacks_is_told(demo: Demo) -> None:
     report = demo.examine(webhook_secrets=None, **demo.with_layer("api_sync", scopes=[]))
     assert only(report, "config").subject == "sync_layers.api_sync.scopes"
     assert only(report, "config", Verdict.WARNING).subject == "LZ_SYNC_WEBHOOK_SECRETS"
+
+
+def test_without_a_file_nobody_says_that_it_is_right(demo: Demo) -> None:
+    told = only(examine(demo.settings, clock=utcnow, seconds=20), "config", Verdict.WARNING)
+    assert "there is no sync_config.yaml" in told.what
 
 
 # --- running checks

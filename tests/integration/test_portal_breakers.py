@@ -18,7 +18,7 @@ from lz_sync_dagster.portal.app import create_app
 from lz_sync_dagster.portal.server import bind, server_for
 from lz_sync_dagster.sync.state.observation import Source, observe
 from lz_sync_dagster.sync.state.reducer import Breaker
-from lz_sync_dagster.sync.store import Store, assets, audit, breakers, feed_freshness, reads
+from lz_sync_dagster.sync.store import Store, alerts, assets, audit, breakers, feed_freshness, reads
 from lz_sync_dagster.sync.store.feed_freshness import Delivery
 from lz_sync_dagster.sync.store.schema import resources
 from lz_sync_dagster.sync.timing import to_ns
@@ -230,7 +230,36 @@ def test_the_audit_log_is_paged(sqlite_store: Store, serve: Serve) -> None:
     rest = httpx.get(f"{url}/api/v1/audit", params={"limit": 3, "cursor": first["next_cursor"]}).json()
     assert [line["actor"] for line in first["items"] + rest["items"]] == [f"cli:{number}" for number in (4, 3, 2, 1, 0)]
     assert rest["next_cursor"] is None
-    assert httpx.get(f"{url}/api/v1/audit", params={"action": "b"}).json()["items"] == []
+    assert httpx.get(f"{url}/api/v1/audit", params={"action": "refused"}).json()["items"] == []
+    assert httpx.get(f"{url}/api/v1/audit", params={"action": "b"}).status_code == 422
+
+
+def test_alerts_are_told_until_they_end(sqlite_store: Store, serve: Serve) -> None:
+    with sqlite_store.write() as connection:
+        for subject in ("one", "other"):
+            alerts.raise_alert(connection, "MassDeletion", subject, severity="high", message="look", now=NOW)
+        alerts.resolve_alert(connection, "MassDeletion", "one", now=NOW)
+    url = serve(sqlite_store)
+    answer = httpx.get(f"{url}/api/v1/alerts").json()
+    told = {"name": "MassDeletion", "subject": "other", "severity": "high", "message": "look"}
+    assert answer["items"] == [{**told, "opened_at": "2026-03-01T12:00:00Z"}]
+    assert 'lz_sync_alerts_open{name="MassDeletion"} 1.0' in httpx.get(f"{url}/metrics").text
+
+
+def test_a_parameter_that_a_path_does_not_have_is_refused(sqlite_store: Store, serve: Serve) -> None:
+    """An answer that ignores it would look like one that heeds it."""
+    url = serve(sqlite_store)
+    for path, known in (
+        ("resources", "type"),
+        ("coverage/history", "content_type"),
+        ("feed-freshness", "hours"),
+        ("alerts", None),
+    ):
+        answer = httpx.get(f"{url}/api/v1/{path}", params={"typ": "x"})
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "query.typ")
+        assert (known or "there are none") in answer.json()["detail"]
+    assert httpx.get(f"{url}/api/v1/resources", params={"content_type": "BOGUS"}).status_code == 422
+    assert httpx.get(f"{url}/api/v1/resources", params={"content_type": "IAM_POLICY"}).status_code == 200
 
 
 def test_the_feeds_freshness_has_bounds_and_a_rate(store: Store, serve: Serve) -> None:
@@ -239,12 +268,12 @@ def test_the_feeds_freshness_has_bounds_and_a_rate(store: Store, serve: Serve) -
         told = [Delivery(TYPE, to_ns(published) - 3 * 10**9, published)]
         feed_freshness.record_delivered(connection, told, committed_at=NOW)
     url = serve(store)
-    answer = httpx.get(f"{url}/api/v1/feed-freshness", params={"asset_type": TYPE}).json()
+    answer = httpx.get(f"{url}/api/v1/feed-freshness", params={"type": TYPE}).json()
     [item] = answer["items"]
     assert (item["delivered"], item["missed"], item["missed_rate"]) == (1, 0, 0.0)
     assert item["source_delay"]["p95"] == {"more_than_seconds": 2.0, "at_most_seconds": 5.0}
     assert item["own_delay"]["p50"] == {"more_than_seconds": 0.05, "at_most_seconds": 0.1}
-    assert httpx.get(f"{url}/api/v1/feed-freshness", params={"asset_type": "a\0"}).json()["items"] == []
+    assert httpx.get(f"{url}/api/v1/feed-freshness", params={"type": "a\0"}).json()["items"] == []
     assert httpx.get(f"{url}/api/v1/feed-freshness", params={"hours": 0}).status_code == 422
     metrics = httpx.get(f"{url}/metrics").text
     labels = f'asset_type="{TYPE}",of="source",quantile="0.95"'

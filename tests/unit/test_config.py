@@ -105,6 +105,14 @@ def test_a_mistake_shows_no_secret(tmp_path: Path) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_list_of_the_environment_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "sync_config.yaml"
+    file.write_text("sync_layers:\n  api_sync:\n    scopes: [organizations/1]\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(file, environ={"LZ_SYNC_SYNC_LAYERS__API_SYNC__SCOPES": '["foo/1"]'})
+    assert caught.value.lines[0].startswith("environment: LZ_SYNC_SYNC_LAYERS__API_SYNC__SCOPES")
+
+
 def test_the_environment_wins_and_its_mistakes_name_the_variable(tmp_path: Path) -> None:
     name = "LZ_SYNC_SYNC_LAYERS__GIT_SYNC__FREQUENCY_HOURS"
     assert load(tmp_path, DOCUMENT, **{name: "12"}).cadence(LayerId.GIT) == timedelta(hours=12)

@@ -36,12 +36,17 @@ class _Patient:
 
     settings: Settings
     clock: Clock
+    file: Path | None = None
     store: Store | None = None
 
 
-def examine(settings: Settings, *, clock: Clock, seconds: float = SECONDS) -> Report:
-    """Make all checks and report what they found. Those of the store, and then all others, may take ``seconds``."""
-    patient = _Patient(settings, clock)
+def examine(settings: Settings, *, clock: Clock, seconds: float = SECONDS, file: Path | None = None) -> Report:
+    """Make all checks and report what they found. Those of the store, and then all others, may take ``seconds``.
+
+    Args:
+        file: the settings' file; ``None`` if defaults and the environment hold.
+    """
+    patient = _Patient(settings, clock, file)
     try:
         results = run_checks(
             [("config", lambda: _config(patient)), ("store", lambda: _store(patient))], seconds=seconds
@@ -98,7 +103,11 @@ def _config(patient: _Patient) -> Iterator[Result]:
     settings = patient.settings
     off = sorted(layer.value for layer in settings.disabled_layers)
     switched = f"; switched off: {', '.join(off)}" if off else ""
-    yield _ok("config", "sync_config.yaml", f"every key and value is allowed{switched}")
+    if patient.file is None:
+        here = f"there is no sync_config.yaml in {Path.cwd()}: defaults and the environment hold{switched}"
+        yield _warning("config", "sync_config.yaml", here, "go to its folder, or name the file with --config")
+    else:
+        yield _ok("config", str(patient.file), f"every key and value is allowed{switched}")
     if not _is_off(patient, LayerId.API) and not settings.sync_layers.api_sync.scopes:
         yield _failed(
             "config",

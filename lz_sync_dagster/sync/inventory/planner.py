@@ -176,7 +176,7 @@ def plan_reads(
     Args:
         states: one per part of the configuration, in its order.
         budgets: the quotas as they are now; `Quota.LIST_ASSETS` and those of delta reads.
-        everything: read all parts in full, whatever the budget; a quarantine still holds.
+        everything: read all parts in full, whatever the budget, and those of unknown types, too: somebody asked for it.
         exported: parts that exports prove: they are not read in full here, and cost nothing of the budget.
     """
     budget = {quota: _budget(budgets.get(quota), policy, now) for quota in Quota}
@@ -186,7 +186,7 @@ def plan_reads(
     waiting = {
         state.part: skip
         for state in listed
-        if (skip := _must_wait(state, policy, now, at_once=everything or fits)) is not None
+        if not everything and (skip := _must_wait(state, policy, now, at_once=fits)) is not None
     }
     able = [state for state in listed if state.part not in waiting]
     total = sum(calls[state.part] for state in able)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -29,6 +30,19 @@ def resolve_alert(connection: sa.Connection, name: str, subject: str, *, now: da
     return bool(connection.execute(alerts.update().where(open_one).values(resolved_at=now)).rowcount)
 
 
-def open_alerts(connection: sa.Connection) -> list[sa.Row[tuple[object, ...]]]:
+@dataclass(frozen=True, slots=True)
+class OpenAlert:
+    """An alert that nobody and nothing has resolved."""
+
+    name: str
+    subject: str
+    severity: str
+    message: str
+    opened_at: datetime
+
+
+def open_alerts(connection: sa.Connection) -> list[OpenAlert]:
     """All open alerts, oldest first."""
-    return list(connection.execute(sa.select(alerts).where(alerts.c.resolved_at.is_(None)).order_by(alerts.c.id)))
+    columns = [alerts.c[item.name] for item in fields(OpenAlert)]
+    rows = connection.execute(sa.select(*columns).where(alerts.c.resolved_at.is_(None)).order_by(alerts.c.id))
+    return [OpenAlert(*row) for row in rows]

@@ -166,8 +166,10 @@ def open_store(url: str, *, migrate: bool = True) -> Store:
         else:
             with engine.connect():
                 pass
-    except sa.exc.OperationalError as error:
+    except sa.exc.DatabaseError as error:
         engine.dispose()
+        if isinstance(error, sa.exc.ProgrammingError | sa.exc.IntegrityError):
+            raise
         raise SyncError(
             f"cannot be opened: {str(error.orig).strip().splitlines()[0]}",
             where=f"store {shown}",
@@ -180,7 +182,16 @@ def open_store(url: str, *, migrate: bool = True) -> Store:
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
     options: dict[str, Any] = {}
     if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(url.database).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SyncError(
+                f"cannot be made: {error.strerror or error}",
+                where=f"folder {folder} of the store",
+                remedy="let data_dir or store.url name a folder that can be written to",
+                reason=Reason.INVALID,
+            ) from error
         options["pool_use_lifo"] = True  # the connection that was used last has its pages and statements at hand
     engine = sa.create_engine(
         url,

@@ -5,9 +5,10 @@ bucket instead of a figure that nobody measured. The source's delay (from the ch
 kept apart from our own (from there to the commit).
 
 A change that a snapshot finds counts as missed if the feed had the time to tell it: at least `GRACE` before it was
-found, and before the instant up to which the feed had been heard. What is younger is not yet delivered and is not
-counted, so ``missed`` is a lower bound. A type that the feed never told anything of has no feed, as far as is known:
-nothing of it is missed, and nothing from before the feed's first hour is.
+found, and before the instant up to which the feed had been heard. Of what is younger nobody knows whether the feed told
+it later: it is ``undecided``, so ``missed`` is a lower bound, and with ``undecided`` an upper one. A type that the feed
+never told anything of has no feed, as far as is known: nothing of it is missed, and nothing from before the feed's
+first hour is.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class TypeFreshness:
     Attributes:
         delivered: messages that told something of the type.
         missed: changes that a snapshot had to find, at least.
+        undecided: changes that a snapshot found before the feed had had its time.
         source_delays: bucket (upper bound in milliseconds, or `LATER`) → messages; likewise ``own_delays``.
         last_delivered: the hour of the newest message.
     """
@@ -64,15 +66,24 @@ class TypeFreshness:
     asset_type: str
     delivered: int = 0
     missed: int = 0
+    undecided: int = 0
     source_delays: Counter[str] = field(default_factory=Counter)
     own_delays: Counter[str] = field(default_factory=Counter)
     last_delivered: datetime | None = None
 
     @property
     def missed_rate(self) -> float | None:
-        """Share of the changes that the feed did not tell (0 to 1); ``None`` if there were none."""
-        changes = self.delivered + self.missed
-        return self.missed / changes if changes else None
+        """Share of the changes that the feed did not tell (0 to 1), at least; ``None`` if there were none."""
+        return self._rate(self.missed)
+
+    @property
+    def missed_rate_at_most(self) -> float | None:
+        """The same if the feed told nothing of what is undecided."""
+        return self._rate(self.missed + self.undecided)
+
+    def _rate(self, missed: int) -> float | None:
+        changes = self.delivered + missed
+        return missed / changes if changes else None
 
 
 # --- pure -------------------------------------------------------------------------------------------------------------
@@ -147,12 +158,10 @@ def record_missed(
     found_ns, heard_ns = to_ns(found_at), to_ns(heard)
     told: dict[str, TypeFreshness] = {}
     for asset_type, since in began.items():
-        missed = sum(
-            changed_ns >= to_ns(since) and is_missed(changed_ns, found_ns, heard_ns, grace=grace)
-            for changed_ns in by_type[asset_type]
-        )
-        if missed:
-            told[asset_type] = TypeFreshness(asset_type, missed=missed)
+        since_then = [changed_ns for changed_ns in by_type[asset_type] if changed_ns >= to_ns(since)]
+        missed = sum(is_missed(changed_ns, found_ns, heard_ns, grace=grace) for changed_ns in since_then)
+        if since_then:
+            told[asset_type] = TypeFreshness(asset_type, missed=missed, undecided=len(since_then) - missed)
     _add(connection, told, hour_of(found_at))
     return sum(kind.missed for kind in told.values())
 
@@ -173,6 +182,7 @@ def over(
         kind = found.setdefault(row.asset_type, TypeFreshness(row.asset_type))
         kind.delivered += row.delivered
         kind.missed += row.missed
+        kind.undecided += row.undecided
         kind.source_delays.update(row.source_delays)
         kind.own_delays.update(row.own_delays)
         if row.delivered:
@@ -200,7 +210,7 @@ def _add(connection: sa.Connection, told: Mapping[str, TypeFreshness], hour: dat
     before = {row.asset_type: row for row in connection.execute(query)}
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     statement = insert(feed_freshness)
-    columns = ("delivered", "missed", "source_delays", "own_delays")
+    columns = ("delivered", "missed", "undecided", "source_delays", "own_delays")
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["asset_type", "hour"], set_={name: statement.excluded[name] for name in columns}
@@ -213,13 +223,19 @@ def _row(kind: TypeFreshness, before: sa.Row[Any] | None, hour: datetime) -> dic
     known = TypeFreshness(kind.asset_type)
     if before is not None:
         known = TypeFreshness(
-            kind.asset_type, before.delivered, before.missed, Counter(before.source_delays), Counter(before.own_delays)
+            kind.asset_type,
+            before.delivered,
+            before.missed,
+            before.undecided,
+            Counter(before.source_delays),
+            Counter(before.own_delays),
         )
     return {
         "asset_type": kind.asset_type,
         "hour": hour,
         "delivered": known.delivered + kind.delivered,
         "missed": known.missed + kind.missed,
+        "undecided": known.undecided + kind.undecided,
         "source_delays": dict(known.source_delays + kind.source_delays),
         "own_delays": dict(known.own_delays + kind.own_delays),
     }

@@ -580,6 +580,7 @@ feed_freshness = sa.Table(
     sa.Column("hour", UTCDateTime(), primary_key=True),
     sa.Column("delivered", sa.BigInteger, nullable=False),
     sa.Column("missed", sa.BigInteger, nullable=False),
+    sa.Column("undecided", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Column("source_delays", Json, nullable=False),
     sa.Column("own_delays", Json, nullable=False),
 )

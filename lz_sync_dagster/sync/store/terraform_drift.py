@@ -391,10 +391,13 @@ def counts(
 def proven(found: Mapping[str, int], *, files_read: bool, resources_read: bool) -> dict[str, int | None]:
     """Counts by status and of ``unmanaged``, where a zero that a side was not read for is ``None``.
 
-    A block is unresolved by what the files say; all other counts need the inventory, too.
+    A block is unresolved by what the files say; all other counts need the inventory, too. Without the files nothing is
+    known: a resource is unmanaged because no block of theirs stands for it.
     """
+    if not files_read:
+        return {name: number or None if name in set(DriftStatus) else None for name, number in found.items()}
     return {
-        name: number if number or (files_read and (resources_read or name == DriftStatus.UNRESOLVED)) else None
+        name: number if number or resources_read or name == DriftStatus.UNRESOLVED else None
         for name, number in found.items()
     }
 
