@@ -169,7 +169,8 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 def sync(store: Store) -> None:
     done = LayerOutcome(items_synced=VMS + 2, items_changed=0, as_of=NOW)
-    run_to_end(store, LayerId.API, lambda _: done, triggered_by="test", clock=utcnow, sleep=time.sleep)
+    for layer in (LayerId.GIT, LayerId.API):
+        run_to_end(store, layer, lambda _: done, triggered_by="test", clock=utcnow, sleep=time.sleep)
 
 
 def names(page: Page) -> list[str]:
@@ -382,7 +383,7 @@ def test_drift_lists_blocks_with_their_place_and_resources_without_one(page: Pag
     expect(page.locator("[data-address='google_compute_instance.many']")).to_contain_text("count comes from var.size")
     page.get_by_role("link", name="1 unresolved").click()
     expect(page.locator("[data-address]")).to_have_count(1)
-    page.get_by_role("link", name="131 unmanaged").click()
+    page.get_by_role("link", name="131 known unmanaged").click()
     expect(page.locator("tr[data-name]")).to_have_count(50)
     expect(page.locator("tr[data-name]").first).to_contain_text("it may be one of them")
     page.get_by_role("link", name="Next page").click()
@@ -393,6 +394,23 @@ def test_drift_lists_blocks_with_their_place_and_resources_without_one(page: Pag
     expect(page.locator("tr[data-name]")).to_have_count(1)
     page.locator("tr[data-name] a").first.click()
     expect(page.get_by_role("region", name="Terraform")).to_contain_text("No block was found to stand for it, but")
+
+
+def test_drift_takes_nothing_that_was_not_read_for_nothing(page: Page, served: str) -> None:
+    page.goto(f"{served}/lz-sync/drift?status=unmanaged&type={SQL}")
+    expect(page.get_by_role("link", name="unknown unmanaged")).to_be_visible()
+    expect(page.get_by_text("Not known: not everything that this is about was read")).to_be_visible()
+    expect(page.get_by_text("Nothing fits")).to_have_count(0)
+    note = page.get_by_role("note")
+    expect(note).to_contain_text(DENIED)
+    expect(note).to_contain_text("Remedy: grant roles/cloudasset.viewer on organizations/1")
+    layers = page.locator(".lz-provenance").first
+    expect(layers).to_contain_text("Git sync")
+    expect(layers).to_contain_text("API sync")
+    page.goto(f"{served}/lz-sync/drift?status=unmanaged&type={BUCKET}&q=zzz")
+    expect(page.get_by_role("link", name="0 unmanaged")).to_be_visible()
+    expect(page.get_by_text("Nothing fits what is asked for.")).to_be_visible()
+    expect(page.get_by_role("note")).to_have_count(0)
 
 
 def test_everything_can_be_reached_by_keyboard(page: Page, served: str) -> None:
@@ -426,6 +444,8 @@ def test_after_a_failed_sync_the_last_good_data_is_shown_and_said_to_be_so(fille
 
     with pytest.raises(SyncError):
         run_to_end(filled, LayerId.API, work, triggered_by="test", clock=utcnow, sleep=time.sleep)
+    page.goto(f"{url}/lz-sync/drift")
+    expect(page.get_by_role("alert")).to_contain_text("The last inventory sync failed")
     open_list(page, url)
     expect(page.get_by_role("alert")).to_contain_text("The last inventory sync failed")
     expect(page.locator("tr[data-name]")).to_have_count(50)

@@ -43,13 +43,14 @@ def register() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Panels:
-    """How the inventory is read, and what waits. ``drift``: ``None`` if terraform was never compared."""
+    """How the inventory is read, and what waits. ``drift``: how many blocks have each status; ``None`` if terraform
+    was never compared."""
 
     forecast: Forecast
     breakers: list[tuple[OpenBreaker, list[str]]]
     feed: SyncStatus
     freshness: list[TypeFreshness]
-    drift: dict[str, int | None] | None
+    drift: dict[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +84,28 @@ def read(
 
 def _panels(connection: sa.Connection, portal: Portal, now: datetime) -> Panels:
     opened = breakers.open_breakers(connection)
-    _, compared, sides = both_sides(connection, portal)
-    blocks = {status.value: number for status, number in terraform_drift.counts(connection).items()}
     return Panels(
         forecast(connection, portal.settings.sync_layers.api_sync, now=now),
         [(item, breakers.losses(connection, item.part, limit=LOST)) for item in opened],
         layer_status(connection, portal, LayerId.PUBSUB, now),
         feed_freshness.over(connection, since=now - WINDOW),
-        terraform_drift.proven(blocks, files_read=sides.files, resources_read=sides.has(types_of(None)))
-        if compared
-        else None,
+        _blocks(connection, portal, now),
     )
+
+
+def _blocks(connection: sa.Connection, portal: Portal, now: datetime) -> dict[str, str] | None:
+    _, compared, sides = both_sides(connection, portal)
+    if not compared:
+        return None
+    whole = sides.has(types_of(None))
+    counted = {status.value: number for status, number in terraform_drift.counts(connection).items()}
+    counts = terraform_drift.proven(counted, files_read=sides.files, resources_read=whole)
+    git = layer_status(connection, portal, LayerId.GIT, now)
+    files_whole = git.as_of is not None and git.coverage.status is CoverageStatus.COMPLETE
+    return {
+        status: inventory_words.block_count(status, number, files_whole=files_whole, resources_whole=whole)
+        for status, number in counts.items()
+    }
 
 
 async def _page(request: Request) -> None:
@@ -280,17 +292,17 @@ class CoverageView:
                 )
 
     @staticmethod
-    def _drift(counts: dict[str, int | None] | None) -> None:
+    def _drift(counts: dict[str, str] | None) -> None:
         with section("Terraform"):
             if counts is None:
                 text("p", "Terraform was not compared with the inventory yet.", "lz-empty")
             else:
                 with ui.element("ul").classes("lz-line lz-tally").props('aria-label="Terraform blocks"'):
-                    for status, number in counts.items():
+                    for status, said in counts.items():
                         with ui.element("li").classes("lz-line"):
                             Chip(inventory_words.terraform_sign(status))
-                            said = words.UNKNOWN if number is None else f"{number:,}"
-                            link(said, asked.drift_address(status=status))
+                            element = link(said, asked.drift_address(status=status))
+                            element.props["aria-label"] = f"{said} {status}"
             link("Terraform and the inventory", asked.DRIFT_PAGE)
 
     def _feed(self, panels: Panels) -> None:

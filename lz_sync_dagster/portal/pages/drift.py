@@ -12,15 +12,19 @@ import sqlalchemy as sa
 from fastapi import Request
 from nicegui import ui
 
+from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.portal.answers import layer_status
 from lz_sync_dagster.portal.context import Portal, portal_of
 from lz_sync_dagster.portal.drift_api import both_sides, types_of
-from lz_sync_dagster.portal.pages import asked, elements, git_layer, inventory_words, reading, words
+from lz_sync_dagster.portal.pages import asked, elements, git_layer, inventory_layer, inventory_words, reading, words
 from lz_sync_dagster.portal.pages.asked import DRIFT_PAGE
-from lz_sync_dagster.portal.pages.elements import Chip, instant, link, section, text
+from lz_sync_dagster.portal.pages.elements import Chip, Frame, instant, link, section, text
+from lz_sync_dagster.portal.pages.inventory_layer import Known
 from lz_sync_dagster.portal.pages.resource import differences
 from lz_sync_dagster.sync.drift.origin import created_by, note_of
-from lz_sync_dagster.sync.models import Coverage
+from lz_sync_dagster.sync.models import Coverage, CoverageStatus, Status, SyncStatus
 from lz_sync_dagster.sync.store import terraform_drift
+from lz_sync_dagster.sync.store.coverage_views import Parts
 from lz_sync_dagster.sync.store.terraform_drift import DriftStatus, ListedRow, Unmanaged
 
 #: Rows of a page.
@@ -57,9 +61,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """``counts``: by status, ``None`` if terraform was never compared; of a status, ``None`` if it is not known."""
+    """What the store says.
+
+    Attributes:
+        git: the state of the layer that reads the files.
+        known: the inventory of the types that are asked for.
+        counts: by status, ``None`` if terraform was never compared; of a status, ``None`` if it is not known.
+    """
 
     now: datetime
+    git: SyncStatus
+    known: Known
     as_of: datetime | None
     source: str
     coverage: Coverage
@@ -67,6 +79,24 @@ class Found:
     rows: list[ListedRow]
     unmanaged: list[Unmanaged]
     unresolved: dict[str, int]
+
+    def said(self, status: str) -> str:
+        """How many have a status."""
+        number = None if self.counts is None else self.counts[status]
+        return inventory_words.block_count(
+            status, number, files_whole=self.files_whole, resources_whole=not self.known.gaps
+        )
+
+    @property
+    def said_of_all(self) -> str:
+        """How many blocks there are."""
+        blocks = sum(number or 0 for status, number in (self.counts or {}).items() if status != UNMANAGED)
+        return inventory_words.counted(blocks, whole=self.files_whole)
+
+    @property
+    def files_whole(self) -> bool:
+        """Whether all files were read."""
+        return self.git.as_of is not None and self.git.coverage.status is CoverageStatus.COMPLETE
 
 
 def question_of(values: dict[str, str]) -> Question:
@@ -92,10 +122,13 @@ def _place(said: str | None, kinds: tuple[type, ...]) -> tuple[Any, ...] | None:
 def read(connection: sa.Connection, now: datetime, *, portal: Portal, question: Question) -> Found:
     """A page of blocks, or of resources without one, and the counts of all."""
     base, is_compared, sides = both_sides(connection, portal)
-    shared = (now, base["as_of"], base["source"], base["coverage"])
+    types = types_of(question.kind)
+    parts = Parts(asset_types=tuple(sorted(types)) or (question.kind or "",), content_types=("RESOURCE",))
+    known = inventory_layer.known(connection, portal, now, parts)
+    git = layer_status(connection, portal, LayerId.GIT, now)
+    shared = (now, git, known, base["as_of"], base["source"], base["coverage"])
     if not is_compared:
         return Found(*shared, None, [], [], {})
-    types = types_of(question.kind)
     counted = terraform_drift.counts(connection, kind=question.kind, words=question.q)
     found = {status.value: number for status, number in counted.items()}
     found[UNMANAGED] = sum(terraform_drift.count_unmanaged(connection, types, words=question.q).values())
@@ -119,8 +152,17 @@ async def _page(request: Request) -> None:
         box = ui.element("div").classes("lz-stack")
     found = await reading.for_page(portal, frame, partial(read, portal=portal, question=question))
     if found is not None:
+        _announce(frame, found)
         with box:
             DriftView(portal, question, found)
+
+
+def _announce(frame: Frame, found: Found) -> None:
+    """Say in the banner what is wrong with either layer."""
+    git = words.git_notice(found.git, found.now)
+    inventory = inventory_words.inventory_notice(found.known.status, found.now)
+    said = " ".join(notice for notice in (git, inventory) if notice)
+    frame.warn(said or None, mild=inventory is None and found.git.status is Status.PARTIAL)
 
 
 class DriftView:
@@ -136,7 +178,9 @@ class DriftView:
             if found.counts is None:
                 text("p", "Not known: terraform was not compared with the inventory yet.", "lz-empty")
                 return
-            self._tally(found.counts)
+            self._tally()
+            if types_of(question.kind):
+                inventory_layer.missing(found.known)
         title = inventory_words.terraform_sign(question.status).word if question.status else "All blocks"
         with section(title):
             if question.status:
@@ -157,23 +201,24 @@ class DriftView:
     def _provenance(self) -> None:
         found = self._found
         with ui.element("div").classes("lz-line lz-provenance"):
+            elements.layer_state("Git sync", words.STATUS_SIGNS[found.git.status])
+            elements.layer_state("API sync", words.STATUS_SIGNS[found.known.status.status])
             age = words.UNKNOWN if found.as_of is None else words.ago(found.as_of, found.now)
             elements.hint(text("span", f"as of {age}"), instant(found.as_of))
             text("span", f"from {found.source.replace('_', ' ')}")
             said = f"coverage {words.COVERAGE_SIGNS[found.coverage.status].word.lower()}"
             link(f"{said}: {words.share_read(found.coverage)}", asked.COVERAGE_PAGE)
 
-    def _tally(self, counts: dict[str, int | None]) -> None:
-        question = self._question
+    def _tally(self) -> None:
+        question, found = self._question, self._found
         with ui.element("ul").classes("lz-line lz-tally").props('aria-label="Blocks by what became of them"'):
             with ui.element("li"):
-                blocks = sum(number or 0 for status, number in counts.items() if status != UNMANAGED)
-                self._chosen(link(f"All blocks: {blocks:,}", question.address(status=None)), question.status is None)
+                said = f"All blocks: {found.said_of_all}"
+                self._chosen(link(said, question.address(status=None)), question.status is None)
             for status in _MEANINGS:
                 with ui.element("li").classes("lz-line"):
                     Chip(inventory_words.terraform_sign(status))
-                    number = counts[status]
-                    said = words.UNKNOWN if number is None else f"{number:,}"
+                    said = found.said(status)
                     element = link(said, question.address(status=status))
                     element.props["aria-label"] = f"{said} {status}"
                     self._chosen(element, question.status == status)
@@ -188,7 +233,11 @@ class DriftView:
             element.classes("lz-chosen").props["aria-current"] = "true"
 
     def _nothing(self) -> None:
-        if self._question.q or self._question.kind or self._question.after:
+        status = self._question.status
+        said = self._found.said(status) if status else self._found.said_of_all
+        if said == words.UNKNOWN:
+            text("p", "Not known: not everything that this is about was read, so there may be some.", "lz-empty")
+        elif self._question.q or self._question.kind or self._question.after:
             text("p", "Nothing fits what is asked for.", "lz-empty")
         else:
             text("p", "There is none.", "lz-empty")

@@ -86,6 +86,13 @@ class Chip:
             self._sign = sign
 
 
+def layer_state(name: str, sign: Sign) -> None:
+    """A layer, and how its sync stands."""
+    with ui.element("span").classes("lz-line"):
+        text("span", name)
+        Chip(sign)
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """The parts of a page that its content changes. ``banner`` is hidden at first."""

@@ -54,9 +54,7 @@ async def read(portal: Portal, frame: Frame, what: Callable[[sa.Connection], T])
 def provenance(portal: Portal, layer: GitLayer) -> None:
     """One line: the layer's state, how old the data is, and from which commit."""
     with ui.element("div").classes("lz-line lz-provenance"):
-        with ui.element("span").classes("lz-line"):
-            text("span", "Git sync")
-            Chip(words.STATUS_SIGNS[layer.status.status])
+        elements.layer_state("Git sync", words.STATUS_SIGNS[layer.status.status])
         age = words.UNKNOWN if layer.status.as_of is None else words.ago(layer.status.as_of, layer.now)
         elements.hint(text("span", f"as of {age}"), instant(layer.status.as_of))
         with ui.element("span"):

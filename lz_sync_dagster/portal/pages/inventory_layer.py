@@ -13,7 +13,7 @@ from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.portal.answers import layer_status
 from lz_sync_dagster.portal.context import Portal
 from lz_sync_dagster.portal.pages import asked, elements, inventory_words, words
-from lz_sync_dagster.portal.pages.elements import Chip, Frame, instant, link, text
+from lz_sync_dagster.portal.pages.elements import Frame, instant, link, text
 from lz_sync_dagster.sync.models import Coverage, CoverageStatus, SyncStatus
 from lz_sync_dagster.sync.store import coverage_views, layer_runs
 from lz_sync_dagster.sync.store.coverage_views import LedgerRow, Parts
@@ -61,9 +61,7 @@ def announce(frame: Frame, state: Known) -> None:
 def provenance(state: Known) -> None:
     """One line: the layer's state, how old the data is, where it comes from, how much is known."""
     with ui.element("div").classes("lz-line lz-provenance"):
-        with ui.element("span").classes("lz-line"):
-            text("span", "API sync")
-            Chip(words.STATUS_SIGNS[state.status.status])
+        elements.layer_state("API sync", words.STATUS_SIGNS[state.status.status])
         if state.as_of_ns is None:
             age = words.UNKNOWN if state.status.as_of is None else words.ago(state.status.as_of, state.now)
             elements.hint(text("span", f"as of {age}"), instant(state.status.as_of))

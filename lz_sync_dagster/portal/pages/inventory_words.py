@@ -141,6 +141,18 @@ def part_count(row: LedgerRow, known: int | None) -> str:
     return f"{known:,} known" if known else "count unknown"
 
 
+def counted(number: int | None, *, whole: bool) -> str:
+    """A number of something. Unless all of it was read, there may be more, and a zero is not proven."""
+    if whole:
+        return UNKNOWN if number is None else f"{number:,}"
+    return f"{number:,} known" if number else UNKNOWN
+
+
+def block_count(status: str, number: int | None, *, files_whole: bool, resources_whole: bool) -> str:
+    """How many terraform blocks, or resources without one, have a status. The files tell which are unresolved."""
+    return counted(number, whole=files_whole and (resources_whole or status == "unresolved"))
+
+
 def gap_note(rows: Sequence[LedgerRow], *, then: bool = False) -> str | None:
     """What a list that is about these parts may lack; ``None`` if all of them were read completely.
 

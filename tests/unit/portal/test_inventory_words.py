@@ -215,3 +215,12 @@ def test_a_place_in_the_list_of_blocks_fits_it_or_is_none(values: dict[str, str]
     question = question_of(values)
     assert question.after == after
     assert question.status in (None, "unmanaged")
+
+
+def test_a_count_of_what_was_not_read_is_a_lower_bound_and_no_zero() -> None:
+    assert words.block_count("unmanaged", 1825, files_whole=True, resources_whole=True) == "1,825"
+    assert words.block_count("unmanaged", 1825, files_whole=True, resources_whole=False) == "1,825 known"
+    assert words.block_count("unmanaged", 0, files_whole=True, resources_whole=False) == "unknown"
+    assert words.block_count("unresolved", 0, files_whole=True, resources_whole=False) == "0"
+    assert words.block_count("unresolved", 2, files_whole=False, resources_whole=True) == "2 known"
+    assert words.block_count("missing", None, files_whole=True, resources_whole=True) == "unknown"
