@@ -351,6 +351,9 @@ def test_the_matrix_begins_with_problems_and_tells_why(page: Page, served: str) 
     page.goto(f"{served}/lz-sync/coverage?as_of={format_ns(to_ns(NOW - timedelta(days=8)))}")
     expect(page.locator(f"tr[data-type='{BUCKET}']")).to_contain_text("Unknown")
     expect(page.get_by_text("What was known at")).to_be_visible()
+    complete = page.locator(f"tr[data-type='{VM}']")
+    expect(complete).to_contain_text("Complete")
+    expect(complete).to_contain_text("complete then, age not kept")
 
 
 def test_the_panels_tell_quota_breakers_and_the_feed(filled: Store, page: Page, url: str) -> None:

@@ -217,8 +217,7 @@ class CoverageView:
                 link(count, asked.list_address(ListQuestion(where)))
         with ui.element("div").classes("lz-line lz-dim"):
             elements.hint(
-                text("span", inventory_words.part_age(row, self._now)),
-                "never" if row.complete_read_ns is None else instant(from_ns(row.complete_read_ns)),
+                text("span", inventory_words.part_age(row, self._known.instant)), inventory_words.read_at(row)
             )
             history = link("history", asked.coverage_address(part=row.part))
             history.props["aria-label"] = f"History of {row.asset_type} {row.content_type} in {row.scope}"
@@ -226,11 +225,6 @@ class CoverageView:
             with ui.element("details").classes("lz-why"):
                 text("summary", "Why, and what to do")
                 _explain(row)
-
-    @property
-    def _now(self) -> datetime:
-        at = self._known.as_of_ns
-        return self._known.now if at is None else from_ns(at)
 
     # --- panels ---
 
@@ -366,7 +360,9 @@ class PartView:
                 known = None if found.assets is None else found.assets.get(part, 0)
                 with ui.element("p").classes("lz-line"):
                     Chip(words.COVERAGE_SIGNS[row.status])
-                    text("span", f"{inventory_words.part_age(row, now)}, {inventory_words.part_count(row, known)}")
+                    age = text("span", inventory_words.part_age(row, found.known.instant))
+                    elements.hint(age, inventory_words.read_at(row))
+                    text("span", inventory_words.part_count(row, known))
                     where = ResourceFilter(content_type=content_type, asset_types=(asset_type,), scopes=(scope,))
                     link("Its resources", asked.list_address(ListQuestion(where)))
                 if row.status is not CoverageStatus.COMPLETE:

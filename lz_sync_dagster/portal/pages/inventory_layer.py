@@ -33,6 +33,11 @@ class Known:
     as_of_ns: int | None
 
     @property
+    def instant(self) -> datetime:
+        """The instant that it is of."""
+        return self.now if self.as_of_ns is None else from_ns(self.as_of_ns)
+
+    @property
     def coverage(self) -> Coverage:
         """Of the parts."""
         return coverage_views.of_rows(self.rows)

@@ -121,12 +121,19 @@ def why(row: LedgerRow) -> str:
 
 
 def part_age(row: LedgerRow, now: datetime) -> str:
-    """How old the newest complete read of a part is."""
-    return (
-        "never read completely"
-        if row.complete_read_ns is None
-        else f"complete {ago(from_ns(row.complete_read_ns), now)}"
-    )
+    """How old the newest complete read of a part is. Of the past, that is not kept of every part that was complete."""
+    if row.complete_read_ns is not None:
+        return f"complete {ago(from_ns(row.complete_read_ns), now)}"
+    return "complete then, age not kept" if row.status is CoverageStatus.COMPLETE else "never read completely"
+
+
+def read_at(row: LedgerRow) -> str:
+    """When a part was read completely."""
+    if row.complete_read_ns is not None:
+        return from_ns(row.complete_read_ns).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if row.status is CoverageStatus.COMPLETE:
+        return "It was complete then. Of its complete reads only the last one is kept, which is later."
+    return "never"
 
 
 def part_count(row: LedgerRow, known: int | None) -> str:

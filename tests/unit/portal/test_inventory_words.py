@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -224,3 +225,11 @@ def test_a_count_of_what_was_not_read_is_a_lower_bound_and_no_zero() -> None:
     assert words.block_count("unresolved", 0, files_whole=True, resources_whole=False) == "0"
     assert words.block_count("unresolved", 2, files_whole=False, resources_whole=True) == "2 known"
     assert words.block_count("missing", None, files_whole=True, resources_whole=True) == "unknown"
+
+
+def test_what_was_complete_at_an_instant_was_not_never_read() -> None:
+    complete, unknown = replace(part(COMPLETE), complete_read_ns=None), part(UNKNOWN)
+    assert words.part_age(complete, NOW) == "complete then, age not kept"
+    assert "only the last one is kept" in words.read_at(complete)
+    assert (words.part_age(unknown, NOW), words.read_at(unknown)) == ("never read completely", "never")
+    assert words.part_age(part(COMPLETE), NOW) == "complete 5 min ago"
