@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from playwright.sync_api import Page, expect
 
 from lz_sync_dagster.layers import LayerId
+from lz_sync_dagster.portal.pages import words
 from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.runs import LayerOutcome, run_to_end
 from lz_sync_dagster.sync.store import Store, breakers, open_store, schema, terraform_drift
@@ -414,6 +415,20 @@ def test_drift_takes_nothing_that_was_not_read_for_nothing(page: Page, served: s
     expect(page.get_by_role("link", name="0 unmanaged")).to_be_visible()
     expect(page.get_by_text("Nothing fits what is asked for.")).to_be_visible()
     expect(page.get_by_role("note")).to_have_count(0)
+
+
+def test_ages_go_on_in_the_words_of_the_server(page: Page, served: str) -> None:
+    page.goto(f"{served}/lz-sync/drift")
+    age = page.locator(".lz-provenance time").first
+    expect(page.locator(".lz-updated")).to_have_text(re.compile(r"Read \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"))
+    expect(age).to_have_attribute("title", re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"))
+    for length in (timedelta(minutes=1.5), timedelta(hours=1.5), timedelta(hours=47.5), timedelta(days=2.5)):
+        age.evaluate("(element, then) => element.setAttribute('datetime', then)", (utcnow() - length).isoformat())
+        expect(age).to_have_text(words.ago(utcnow() - length, utcnow()))
+    then = (utcnow() - timedelta(seconds=57)).isoformat()
+    age.evaluate("(element, then) => element.setAttribute('datetime', then)", then)
+    expect(age).to_have_text(re.compile(r"5\d s ago"))
+    expect(age).to_have_text("1 min ago", timeout=10_000)
 
 
 def test_everything_can_be_reached_by_keyboard(page: Page, served: str) -> None:

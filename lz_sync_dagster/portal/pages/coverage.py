@@ -216,9 +216,7 @@ class CoverageView:
                 )
                 link(count, asked.list_address(ListQuestion(where)))
         with ui.element("div").classes("lz-line lz-dim"):
-            elements.hint(
-                text("span", inventory_words.part_age(row, self._known.instant)), inventory_words.read_at(row)
-            )
+            _age(row, self._known)
             history = link("history", asked.coverage_address(part=row.part))
             history.props["aria-label"] = f"History of {row.asset_type} {row.content_type} in {row.scope}"
         if row.status is not CoverageStatus.COMPLETE:
@@ -253,7 +251,7 @@ class CoverageView:
 
     def _quota(self, found: Forecast) -> None:
         with section("Quota"):
-            at = self._known.now.strftime("%H:%M:%S UTC")
+            at = instant(self._known.now)
             text("p", f"Counted by this installation at {at}; calls of others are not known.", "lz-dim")
             with elements.table("Quota", ("Quota", "Used", "Left", "Next sync", "Last 24 h")):
                 for usage in found.quotas.values():
@@ -304,8 +302,7 @@ class CoverageView:
             feed = panels.feed
             with ui.element("div").classes("lz-line lz-provenance"):
                 Chip(words.STATUS_SIGNS[feed.status])
-                age = words.UNKNOWN if feed.as_of is None else words.ago(feed.as_of, self._known.now)
-                text("span", f"as of {age}")
+                elements.as_of(feed.as_of, self._known.now)
                 text("span", f"from {feed.source.replace('_', ' ')}")
                 text("span", "observed through the last 24 hours")
             if not panels.freshness:
@@ -330,6 +327,15 @@ class CoverageView:
                 "Of a type that is not listed the feed told nothing: it has no feed, or nothing happened.",
                 "lz-dim",
             )
+
+
+def _age(row: LedgerRow, known: Known) -> None:
+    """How old the newest complete read of a part is; an age now goes on."""
+    if row.complete_read_ns is None or known.as_of_ns is not None:
+        elements.hint(text("span", inventory_words.part_age(row, known.instant)), inventory_words.read_at(row))
+        return
+    with text("span", "complete "):
+        elements.age(from_ns(row.complete_read_ns), known.now)
 
 
 def _explain(row: LedgerRow) -> None:
@@ -360,8 +366,7 @@ class PartView:
                 known = None if found.assets is None else found.assets.get(part, 0)
                 with ui.element("p").classes("lz-line"):
                     Chip(words.COVERAGE_SIGNS[row.status])
-                    age = text("span", inventory_words.part_age(row, found.known.instant))
-                    elements.hint(age, inventory_words.read_at(row))
+                    _age(row, found.known)
                     text("span", inventory_words.part_count(row, known))
                     where = ResourceFilter(content_type=content_type, asset_types=(asset_type,), scopes=(scope,))
                     link("Its resources", asked.list_address(ListQuestion(where)))

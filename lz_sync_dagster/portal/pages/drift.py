@@ -18,7 +18,7 @@ from lz_sync_dagster.portal.context import Portal, portal_of
 from lz_sync_dagster.portal.drift_api import both_sides, types_of
 from lz_sync_dagster.portal.pages import asked, elements, git_layer, inventory_layer, inventory_words, reading, words
 from lz_sync_dagster.portal.pages.asked import DRIFT_PAGE
-from lz_sync_dagster.portal.pages.elements import Chip, Frame, instant, link, section, text
+from lz_sync_dagster.portal.pages.elements import Chip, Frame, link, section, text
 from lz_sync_dagster.portal.pages.inventory_layer import Known
 from lz_sync_dagster.portal.pages.resource import differences
 from lz_sync_dagster.sync.drift.origin import created_by, note_of
@@ -203,8 +203,7 @@ class DriftView:
         with ui.element("div").classes("lz-line lz-provenance"):
             elements.layer_state("Git sync", words.STATUS_SIGNS[found.git.status])
             elements.layer_state("API sync", words.STATUS_SIGNS[found.known.status.status])
-            age = words.UNKNOWN if found.as_of is None else words.ago(found.as_of, found.now)
-            elements.hint(text("span", f"as of {age}"), instant(found.as_of))
+            elements.as_of(found.as_of, found.now)
             text("span", f"from {found.source.replace('_', ' ')}")
             said = f"coverage {words.COVERAGE_SIGNS[found.coverage.status].word.lower()}"
             link(f"{said}: {words.share_read(found.coverage)}", asked.COVERAGE_PAGE)

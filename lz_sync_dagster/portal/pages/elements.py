@@ -14,9 +14,10 @@ from nicegui.elements.mixins.text_element import TextElement
 from lz_sync_dagster.portal.context import Portal
 from lz_sync_dagster.portal.markdown import GOVERNANCE_PAGE, KNOWLEDGE_PATH
 from lz_sync_dagster.portal.pages.asked import COVERAGE_PAGE, DRIFT_PAGE, INFRASTRUCTURE_PAGE
-from lz_sync_dagster.portal.pages.words import Sign
+from lz_sync_dagster.portal.pages.words import UNKNOWN, Sign, ago, span
 
 STYLE = (Path(__file__).parent / "lz_sync.css").read_text(encoding="utf-8")
+_SCRIPT = (Path(__file__).parent / "lz_sync.js").read_text(encoding="utf-8")
 _INSTANT = "%Y-%m-%d %H:%M:%S UTC"
 
 #: The pages in the navigation: address, and name.
@@ -57,6 +58,40 @@ def hint(element: ui.element, content: str) -> None:
     if element.props.get("title") != content:
         element.props["title"] = content
         element.update()
+
+
+def put_age(
+    element: TextElement, moment: datetime | None, now: datetime, *, never: str = UNKNOWN, length: bool = False
+) -> None:
+    """Make a ``time`` element say how long ago a moment was; a script of the page keeps it up to date.
+
+    Args:
+        never: what it says of no moment.
+        length: without the word "ago".
+    """
+    said = None if moment is None else moment.isoformat()
+    if moment is None:
+        element.props.pop("datetime", None)
+        put(element, never)
+    elif element.props.get("datetime") != said:
+        put(element, span(now - moment) if length else ago(moment, now))
+        element.props["datetime"] = said
+        element.props["data-age"] = "length" if length else "ago"
+        element.props["title"] = instant(moment)
+        element.update()
+
+
+def age(moment: datetime | None, now: datetime, classes: str = "") -> TextElement:
+    """How long ago a moment was, as an element of its own: see `put_age`."""
+    made = text("span" if moment is None else "time", "", classes)
+    put_age(made, moment, now)
+    return made
+
+
+def as_of(moment: datetime | None, now: datetime) -> None:
+    """How old data is."""
+    with text("span", "as of "):
+        age(moment, now)
 
 
 def link(content: str, href: str, classes: str = "", *, external: bool = False) -> TextElement:
@@ -121,10 +156,16 @@ def navigation(here: str) -> None:
                     entry.props["aria-current"] = "page"
 
 
+def dress(portal: Portal) -> None:
+    """Give a page its style and its script."""
+    ui.add_css(STYLE)
+    ui.add_body_html(f"<script>{_SCRIPT.replace('SERVER_NOW', str(int(portal.clock().timestamp() * 1000)))}</script>")
+
+
 @contextmanager
 def frame(portal: Portal, here: str) -> Iterator[Frame]:
     """A page's frame; what is made in the block becomes its content."""
-    ui.add_css(STYLE)
+    dress(portal)
     with ui.element("div").classes("lz-page"):
         with ui.element("header").classes("lz-header"), ui.element("div").classes("lz-wide"):
             text("h1", "LZ Sync")

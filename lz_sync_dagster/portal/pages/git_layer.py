@@ -15,7 +15,7 @@ from lz_sync_dagster.portal.answers import layer_status
 from lz_sync_dagster.portal.context import Portal
 from lz_sync_dagster.portal.markdown import blob_of, commit_of, page_of
 from lz_sync_dagster.portal.pages import elements, reading, words
-from lz_sync_dagster.portal.pages.elements import Chip, Frame, instant, link, text
+from lz_sync_dagster.portal.pages.elements import Chip, Frame, link, text
 from lz_sync_dagster.sync.models import Status, SyncStatus
 from lz_sync_dagster.sync.store import documents, repository_views
 
@@ -55,8 +55,7 @@ def provenance(portal: Portal, layer: GitLayer) -> None:
     """One line: the layer's state, how old the data is, and from which commit."""
     with ui.element("div").classes("lz-line lz-provenance"):
         elements.layer_state("Git sync", words.STATUS_SIGNS[layer.status.status])
-        age = words.UNKNOWN if layer.status.as_of is None else words.ago(layer.status.as_of, layer.now)
-        elements.hint(text("span", f"as of {age}"), instant(layer.status.as_of))
+        elements.as_of(layer.status.as_of, layer.now)
         with ui.element("span"):
             text("span", "commit ")
             commit(portal, layer.head)
@@ -132,7 +131,4 @@ def line(portal: Portal, path: str, number: int | None) -> None:
 
 def when(moment: datetime | None, now: datetime) -> None:
     """A moment as an age."""
-    element = text("time" if moment else "span", words.ago(moment, now, never=words.UNKNOWN), "lz-dim")
-    if moment is not None:
-        element.props["datetime"] = moment.isoformat()
-        elements.hint(element, instant(moment))
+    elements.age(moment, now, "lz-dim")

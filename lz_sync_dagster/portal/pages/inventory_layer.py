@@ -68,8 +68,7 @@ def provenance(state: Known) -> None:
     with ui.element("div").classes("lz-line lz-provenance"):
         elements.layer_state("API sync", words.STATUS_SIGNS[state.status.status])
         if state.as_of_ns is None:
-            age = words.UNKNOWN if state.status.as_of is None else words.ago(state.status.as_of, state.now)
-            elements.hint(text("span", f"as of {age}"), instant(state.status.as_of))
+            elements.as_of(state.status.as_of, state.now)
         else:
             text("span", f"as of {instant(from_ns(state.as_of_ns))}")
         text("span", f"from {state.status.source.replace('_', ' ')}")

@@ -46,5 +46,5 @@ async def for_page(portal: Portal, frame: Frame, what: Callable[[sa.Connection, 
         elements.put(frame.updated, "not read")
         frame.warn("The store cannot be read. Check that the database runs, and load the page again.")
         return None
-    elements.put(frame.updated, f"Read {now.strftime('%H:%M:%S')} UTC")
+    elements.put(frame.updated, f"Read {elements.instant(now)}")
     return found
