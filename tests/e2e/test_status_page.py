@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Page, expect
 
 from lz_sync_dagster.layers import LAYERS, LayerId
+from lz_sync_dagster.sync.errors import Reason, SyncError
 from lz_sync_dagster.sync.models import EventType
 from lz_sync_dagster.sync.runs import LayerOutcome, run_to_end
 from lz_sync_dagster.sync.store import Store, event_log, inbox
@@ -36,6 +40,40 @@ def test_the_page_shows_five_layers_and_takes_nothing_unknown_for_zero(page: Pag
     for index in range(7):
         expect(page.locator(".lz-figure").nth(index).locator(".lz-value")).to_have_text("unknown")
     expect(page.get_by_text("Not computed yet.")).to_be_visible()
+
+
+def test_what_is_shown_says_how_old_it_is_and_what_was_tried(page: Page, url: str, sqlite_store: Store) -> None:
+    def work(_: Any) -> LayerOutcome:
+        raise SyncError("is gone", where="the organization", remedy="look", reason=Reason.NOT_FOUND, transient=False)
+
+    page.goto(url)
+    for name in ("State of the landing zone", "Coverage"):
+        provenance = page.get_by_role("region", name=name).locator(".lz-provenance")
+        expect(provenance).to_contain_text("as of unknown")
+        expect(provenance).to_contain_text("from cloud asset inventory")
+    with pytest.raises(SyncError):
+        run_to_end(sqlite_store, LayerId.API, work, triggered_by="test", clock=utcnow, sleep=lambda _: None)
+    layer = page.locator('[data-layer="api"]')
+    expect(layer.locator("dl > div", has_text="Last attempt").locator("dd")).to_have_text(
+        re.compile(r"\d+ s ago"), timeout=10_000
+    )
+    expect(layer.locator("dl > div", has_text="Last success").locator("dd")).to_have_text("never")
+
+
+def test_a_lost_connection_is_said_and_takes_the_green_away(page: Page, url: str, sqlite_store: Store) -> None:
+    done = LayerOutcome(1, 1, utcnow())
+    run_to_end(sqlite_store, LayerId.GIT, lambda _: done, triggered_by="test", clock=utcnow, sleep=lambda _: None)
+    page.goto(url)
+    page.wait_for_function("window.socket && window.socket.connected")
+    green = page.locator('[data-layer="git"] .lz-good')
+    expect(green).to_have_css("background-color", "rgb(227, 244, 234)")
+    page.evaluate("window.socket.disconnect()")
+    banner = page.get_by_role("alert").filter(has_text=re.compile(r"Not live since \d{4}-\d\d-\d\d .* UTC"))
+    expect(banner).to_be_visible(timeout=10_000)
+    expect(green).to_have_css("background-color", "rgb(237, 240, 243)")
+    page.evaluate("window.socket.connect()")
+    expect(banner).to_have_count(0, timeout=10_000)
+    expect(green).to_have_css("background-color", "rgb(227, 244, 234)")
 
 
 def test_what_happens_appears_without_a_reload(page: Page, url: str, sqlite_store: Store) -> None:

@@ -16,7 +16,7 @@ from fastapi import Request
 from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
 
-from lz_sync_dagster.layers import LAYERS, Layer
+from lz_sync_dagster.layers import LAYERS, Layer, LayerId
 from lz_sync_dagster.portal.board import EVENTS, Board, Figures
 from lz_sync_dagster.portal.context import Portal, portal_of
 from lz_sync_dagster.portal.pages import elements, words
@@ -27,7 +27,7 @@ from lz_sync_dagster.portal.pages.asked import (
     list_address,
     resource_address,
 )
-from lz_sync_dagster.portal.pages.elements import Chip
+from lz_sync_dagster.portal.pages.elements import Chip, put_age
 from lz_sync_dagster.portal.pages.elements import hint as _hint
 from lz_sync_dagster.portal.pages.elements import instant as _instant
 from lz_sync_dagster.portal.pages.elements import put as _set
@@ -80,8 +80,9 @@ class LayerCard:
                     _text("p", f"from {layer.source.replace('_', ' ')} · target {words.span(layer.target)}", "lz-dim")
             self._chip = Chip(words.STATUS_SIGNS[Status.UNKNOWN])
             with ui.element("dl").classes("lz-facts"):
-                self._last = self._fact("Last sync")
-                self._age = self._fact("Data age")
+                self._last = self._fact("Last success", "time")
+                self._attempt = self._fact("Last attempt", "time")
+                self._age = self._fact("Data age", "time")
                 self._items = self._fact("Items synced")
                 self._changed = self._fact("Changed")
                 self._next = self._fact("Next sync")
@@ -90,17 +91,17 @@ class LayerCard:
             self._shown_errors: list[str] = []
 
     @staticmethod
-    def _fact(name: str) -> TextElement:
+    def _fact(name: str, tag: str = "span") -> TextElement:
         with ui.element("div"):
             _text("dt", name)
-            return _text("dd", words.UNKNOWN)
+            with ui.element("dd"):
+                return _text(tag, words.UNKNOWN)
 
     def show(self, status: SyncStatus, now: datetime) -> None:
         self._chip.show(words.STATUS_SIGNS[status.status])
-        _set(self._last, words.ago(status.last_sync, now))
-        _hint(self._last, f"last success {_instant(status.last_sync)}, last attempt {_instant(status.last_attempt)}")
-        _set(self._age, words.UNKNOWN if status.as_of is None else words.span(now - status.as_of))
-        _hint(self._age, f"as of {_instant(status.as_of)}")
+        put_age(self._last, status.last_sync, now, never="never")
+        put_age(self._attempt, status.last_attempt, now, never="never")
+        put_age(self._age, status.as_of, now, length=True)
         _set(self._items, words.number(status.items_synced))
         _set(self._changed, words.number(status.items_changed))
         _set(self._next, words.due(status, now))
@@ -157,10 +158,27 @@ def _gap_note(gaps: list[CoverageGap]) -> str:
     return f"incomplete: {len(gaps)} gap{'s' if len(gaps) > 1 else ''}"
 
 
+class Provenance:
+    """One line: how old the inventory is, and where it comes from."""
+
+    def __init__(self, more: str = "") -> None:
+        with ui.element("div").classes("lz-line lz-provenance"):
+            with _text("span", "as of "):
+                self._age = _text("time", words.UNKNOWN)
+            self._source = _text("span")
+            if more:
+                _text("span", more)
+
+    def show(self, as_of: datetime | None, source: str, now: datetime) -> None:
+        put_age(self._age, as_of, now)
+        _set(self._source, f"from {source.replace('_', ' ')}")
+
+
 class FiguresPanel:
     """The state's counts and its compliance score."""
 
     def __init__(self) -> None:
+        self._provenance = Provenance("compliance: the controls of this installation, on the same resources")
         with ui.element("dl").classes("lz-figures"):
             self._counts = {kind.key: self._figure(kind.title, kind.address) for kind in KINDS}
             self._score = self._figure("Compliance score")
@@ -175,8 +193,9 @@ class FiguresPanel:
                     elements.link(title, address)
             return _text("dd", words.UNKNOWN, "lz-value"), _text("dd", "not read yet", "lz-dim")
 
-    def show(self, figures: Figures) -> None:
+    def show(self, figures: Figures, now: datetime) -> None:
         state = figures.state
+        self._provenance.show(state.as_of, state.source, now)
         for kind in KINDS:
             value, note = count_shown(kind, state)
             _set(self._counts[kind.key][0], value)
@@ -190,26 +209,26 @@ class ActivityFeed:
     """The newest events, newest first. New rows are put on top; the others stay."""
 
     def __init__(self) -> None:
-        self._rows: dict[int, tuple[ui.element, TextElement, datetime]] = {}
+        self._rows: dict[int, ui.element] = {}
         self._empty = _text("p", "Nothing has happened yet.", "lz-empty")
         self._list = (
-            ui.element("ol").classes("lz-feed").props('role="log" tabindex="0" aria-label="Newest events first"')
+            ui.element("ol")
+            .classes("lz-feed")
+            .props('role="log" aria-relevant="additions" tabindex="0" aria-label="Newest events first"')
         )
 
     def show(self, events: list[FeedFrame], now: datetime) -> None:
         wanted = {frame.seq for frame in events}
         for seq in [seq for seq in self._rows if seq not in wanted]:
-            self._rows.pop(seq)[0].delete()
+            self._rows.pop(seq).delete()
         for frame in reversed(events):
             if frame.seq not in self._rows:
-                row, age = self._row(frame)
+                row = self._row(frame, now)
                 row.move(self._list, target_index=0)
-                self._rows[frame.seq] = (row, age, frame.timestamp)
-        for _, age, timestamp in self._rows.values():
-            _set(age, words.ago(timestamp, now))
+                self._rows[frame.seq] = row
         _show(self._empty, not self._rows)
 
-    def _row(self, frame: FeedFrame) -> tuple[ui.element, TextElement]:
+    def _row(self, frame: FeedFrame, now: datetime) -> ui.element:
         with self._list, ui.element("li").props(f'data-seq="{frame.seq}"') as row:
             Chip(words.EVENT_SIGNS[frame.event_type])
             with ui.element("div").classes("lz-what"):
@@ -221,10 +240,9 @@ class ActivityFeed:
                 project = (frame.resource or {}).get("project")
                 origin = "found by a snapshot" if frame.data.get("synthetic") else f"layer {frame.layer}"
                 _text("p", f"{project} · {origin}" if project else origin, "lz-dim")
-            age = _text("time", "", "lz-dim")
-            age.props["datetime"] = frame.timestamp.isoformat()
+            age = elements.age(frame.timestamp, now, "lz-dim").props('aria-live="off"')
             _hint(age, f"{_instant(frame.timestamp)}, seq {frame.seq}")
-        return row, age
+        return row
 
 
 class DeliveriesPanel:
@@ -232,7 +250,6 @@ class DeliveriesPanel:
 
     def __init__(self) -> None:
         self._shown: list[DeliveryRecord] | None = None
-        self._ages: list[TextElement] = []
         self._empty = _text("p", "Nothing was delivered yet.", "lz-empty")
         self._list = ui.element("ol").classes("lz-feed lz-deliveries").props('aria-label="Newest deliveries first"')
 
@@ -240,12 +257,11 @@ class DeliveriesPanel:
         if deliveries != self._shown:
             self._shown = deliveries
             self._list.clear()
-            self._ages = [self._row(delivery) for delivery in deliveries]
+            for delivery in deliveries:
+                self._row(delivery, now)
             _show(self._empty, not deliveries)
-        for age, delivery in zip(self._ages, deliveries, strict=True):
-            _set(age, words.ago(delivery.received_at, now))
 
-    def _row(self, delivery: DeliveryRecord) -> TextElement:
+    def _row(self, delivery: DeliveryRecord, now: datetime) -> None:
         with self._list, ui.element("li").props(f'data-delivery="{delivery.id}"'):
             Chip(words.delivery_sign(delivery))
             with ui.element("div").classes("lz-what"):
@@ -253,9 +269,8 @@ class DeliveriesPanel:
                 _hint(what, f"delivery {delivery.delivery_id}, for layer {delivery.layer}")
                 for note in words.delivery_notes(delivery):
                     _text("p", note, "lz-strong" if delivery.missed else "lz-dim")
-            age = _text("time", "", "lz-dim")
+            age = elements.age(delivery.received_at, now, "lz-dim")
             _hint(age, f"received {_instant(delivery.received_at)}, settled {_instant(delivery.finished_at)}")
-        return age
 
 
 class CoveragePanel:
@@ -267,9 +282,11 @@ class CoveragePanel:
             self._chip = Chip(words.COVERAGE_SIGNS[CoverageStatus.UNKNOWN])
             self._share = _text("span", "nothing read yet")
             elements.link("part by part", COVERAGE_PAGE)
+        self._provenance = Provenance()
         self._gaps = ui.element("ul").classes("lz-gaps").props('tabindex="0" aria-label="Gaps"')
 
-    def show(self, coverage: Coverage) -> None:
+    def show(self, coverage: Coverage, inventory: SyncStatus, now: datetime) -> None:
+        self._provenance.show(inventory.as_of, inventory.source, now)
         self._chip.show(words.COVERAGE_SIGNS[coverage.status])
         _set(self._share, words.share_read(coverage))
         if coverage.gaps == self._shown:
@@ -360,7 +377,7 @@ class StatusPage:
         self._portal = portal
         self._failing_since: datetime | None = None
         self._shown_at: datetime | None = None
-        ui.add_css(elements.STYLE)
+        elements.dress(portal)
         with ui.element("div").classes("lz-page"):
             with ui.element("header").classes("lz-header"), ui.element("div").classes("lz-wide"):
                 _text("h1", "LZ Sync")
@@ -369,6 +386,7 @@ class StatusPage:
             elements.navigation(PATHS[-1])
             self._banner = _text("p", "", "lz-banner").props('role="alert"')
             self._banner.visible = False
+            _text("p", "", "lz-banner lz-not-live").props('role="alert" data-lost')
             with ui.element("main").classes("lz-wide lz-main"):
                 with self._section("State of the landing zone"):
                     self._figures = FiguresPanel()
@@ -422,12 +440,12 @@ class StatusPage:
 
     def _show_board(self, board: Board) -> None:
         now = self._shown_at = board.read_at
-        _set(self._updated, f"Updated {now.strftime('%H:%M:%S')} UTC")
-        _hint(self._updated, _instant(now))
+        _set(self._updated, f"Updated {_instant(now)}")
         for status in board.layers:
             self._layers[status.layer].show(status, now)
+            if status.layer == LayerId.API:
+                self._coverage.show(board.coverage, status, now)
         self._feed.show(board.events[:EVENTS], now)
         self._deliveries.show(board.deliveries, now)
-        self._coverage.show(board.coverage)
-        self._figures.show(board.figures)
+        self._figures.show(board.figures, now)
         self._cost.show(board.figures)
