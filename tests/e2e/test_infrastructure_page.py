@@ -431,6 +431,23 @@ def test_ages_go_on_in_the_words_of_the_server(page: Page, served: str) -> None:
     expect(age).to_have_text("1 min ago", timeout=10_000)
 
 
+def test_a_search_of_drift_can_be_seen_and_taken_back(page: Page, served: str) -> None:
+    page.goto(f"{served}/lz-sync/drift?status=unmanaged")
+    box = page.get_by_role("searchbox", name="Search terraform blocks")
+    page.wait_for_function("window.did_handshake")
+    box.fill("vm-129")
+    box.press("Enter")
+    expect(page.get_by_label("Filters that hold")).to_contain_text("Has “vm-129”")
+    expect(page.get_by_role("heading", name="Unmanaged")).to_be_focused()
+    page.wait_for_function("window.did_handshake")
+    page.locator(".lz-search").get_by_role("button").click()
+    expect(page.get_by_label("Filters that hold")).to_have_count(0)
+    expect(page.locator("tr[data-name]")).to_have_count(50)
+    page.goto(f"{served}/lz-sync/drift?status=gone&after=x")
+    expect(page.get_by_text("“status” is one of")).to_be_visible()
+    expect(page.get_by_text("The address names no place in this list")).to_be_visible()
+
+
 def test_everything_can_be_reached_by_keyboard(page: Page, served: str) -> None:
     open_list(page, served)
     link = page.get_by_role("group", name="Type").get_by_role("link", name="Bucket · storage")

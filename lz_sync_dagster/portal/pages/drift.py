@@ -99,13 +99,24 @@ class Found:
         return self.git.as_of is not None and self.git.coverage.status is CoverageStatus.COMPLETE
 
 
-def question_of(values: dict[str, str]) -> Question:
-    """What the parameters of an address ask for; what is not understood is left out."""
+def question_of(values: dict[str, str]) -> tuple[Question, list[str]]:
+    """What the parameters of an address ask for, and what of them is not understood, a sentence each."""
+    notes = [f"The value of “{name[:40]}” is no text to look for, and is left out." for name in _unfit(values)]
     values = {name: value[:1_024] for name, value in values.items() if value and "\0" not in value}
-    status = values.get("status")
-    status = status if status in _MEANINGS else None
+    said, status = values.get("status"), None
+    if said in _MEANINGS:
+        status = said
+    elif said is not None:
+        notes.append(f"“status” is one of {', '.join(_MEANINGS)}; all blocks are shown.")
     kinds = (str, str) if status == UNMANAGED else (str, int, str, int)
-    return Question(status, values.get("type"), values.get("q"), _place(values.get("after"), kinds))
+    after = _place(values.get("after"), kinds)
+    if after is None and "after" in values:
+        notes.append("The address names no place in this list; it is shown from its beginning.")
+    return Question(status, values.get("type"), values.get("q"), after), notes
+
+
+def _unfit(values: dict[str, str]) -> list[str]:
+    return [name for name, value in values.items() if "\0" in value]
 
 
 def _place(said: str | None, kinds: tuple[type, ...]) -> tuple[Any, ...] | None:
@@ -147,14 +158,14 @@ def read(connection: sa.Connection, now: datetime, *, portal: Portal, question: 
 
 async def _page(request: Request) -> None:
     portal = portal_of(request)
-    question = question_of(dict(request.query_params.items()))
+    question, notes = question_of(dict(request.query_params.items()))
     with elements.frame(portal, DRIFT_PAGE) as frame:
         box = ui.element("div").classes("lz-stack")
     found = await reading.for_page(portal, frame, partial(read, portal=portal, question=question))
     if found is not None:
         _announce(frame, found)
         with box:
-            DriftView(portal, question, found)
+            DriftView(portal, question, found, notes)
 
 
 def _announce(frame: Frame, found: Found) -> None:
@@ -168,11 +179,12 @@ def _announce(frame: Frame, found: Found) -> None:
 class DriftView:
     """The whole page, of one reading."""
 
-    def __init__(self, portal: Portal, question: Question, found: Found) -> None:
+    def __init__(self, portal: Portal, question: Question, found: Found, notes: list[str]) -> None:
         self._portal = portal
         self._question = question
         self._found = found
         with section("Terraform and the inventory"):
+            inventory_layer.notes(notes)
             self._search()
             self._provenance()
             if found.counts is None:
@@ -182,7 +194,8 @@ class DriftView:
             if types_of(question.kind):
                 inventory_layer.missing(found.known)
         title = inventory_words.terraform_sign(question.status).word if question.status else "All blocks"
-        with section(title):
+        with section(title, headed=False):
+            text("h2", title).props('tabindex="-1" data-key=results')
             if question.status:
                 text("p", _MEANINGS[question.status], "lz-dim")
             if question.status == UNMANAGED:
@@ -195,8 +208,13 @@ class DriftView:
         box.props('outlined dense clearable type=search maxlength=1024 aria-label="Search terraform blocks"').classes(
             "lz-search"
         )
-        box.on("keydown.enter", lambda: ui.navigate.to(self._question.address(q=str(box.value or "").strip() or None)))
+        box.on("keydown.enter", lambda: self._look_for(str(box.value or "").strip() or None))
+        box.on("clear", lambda: self._look_for(None))
         text("p", "Press Enter to search.", "lz-dim lz-below-search")
+
+    def _look_for(self, words_said: str | None) -> None:
+        """Go to what has these words, and with the keyboard to its heading."""
+        ui.navigate.to(f"{self._question.address(q=words_said)}#results")
 
     def _provenance(self) -> None:
         found = self._found
@@ -221,10 +239,23 @@ class DriftView:
                     element = link(said, question.address(status=status))
                     element.props["aria-label"] = f"{said} {status}"
                     self._chosen(element, question.status == status)
+        self._active()
+
+    def _active(self) -> None:
+        """The filters that hold, each with a way to be without it."""
+        question = self._question
+        active = []
         if question.kind:
-            with ui.element("ul").classes("lz-active").props('aria-label="Filters that hold"'), ui.element("li"):
-                text("span", f"Type: {question.kind}")
-                link("×", question.address(type=None)).props["aria-label"] = "Without the filter by type"
+            active.append((f"Type: {question.kind}", "type", question.address(type=None)))
+        if question.q:
+            active.append((f"Has “{question.q}”", "text", question.address(q=None)))
+        if not active:
+            return
+        with ui.element("ul").classes("lz-active").props('aria-label="Filters that hold"'):
+            for said, what, without in active:
+                with ui.element("li"):
+                    text("span", said)
+                    link("×", without).props["aria-label"] = f"Without the filter by {what}"
 
     @staticmethod
     def _chosen(element: ui.element, is_chosen: bool) -> None:

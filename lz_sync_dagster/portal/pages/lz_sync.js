@@ -34,6 +34,15 @@
       ? `Not live since ${since}: the connection to the server is lost. What is shown is as it was then.`
       : "";
   };
+  // An address that ends in #results asks for the keyboard to be at the heading of what was found.
+  let isSought = location.hash === "#results";
+  const find = () => {
+    const heading = isSought && document.querySelector("[data-key=results]");
+    if (!heading) return;
+    isSought = false;
+    heading.focus();
+  };
+  setInterval(find, 100);
   setInterval(() => {
     renew();
     watch();

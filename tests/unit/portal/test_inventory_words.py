@@ -213,8 +213,9 @@ def test_a_delay_is_a_bound_and_no_guess(delays: dict[str, int], said: str) -> N
     ],
 )
 def test_a_place_in_the_list_of_blocks_fits_it_or_is_none(values: dict[str, str], after: Any) -> None:
-    question = question_of(values)
+    question, notes = question_of(values)
     assert question.after == after
+    assert any("no place" in note for note in notes) is (after is None and "after" in values)
     assert question.status in (None, "unmanaged")
 
 
@@ -233,3 +234,10 @@ def test_what_was_complete_at_an_instant_was_not_never_read() -> None:
     assert "only the last one is kept" in words.read_at(complete)
     assert (words.part_age(unknown, NOW), words.read_at(unknown)) == ("never read completely", "never")
     assert words.part_age(part(COMPLETE), NOW) == "complete 5 min ago"
+
+
+def test_what_of_an_address_is_not_understood_is_said() -> None:
+    question, notes = question_of({"status": "gone", "q": "a\0b", "after": "[]"})
+    assert (question.status, question.q, question.after) == (None, None, None)
+    assert [note.split(" ")[0] for note in notes] == ["The", "“status”", "The"]
+    assert question_of({"status": "missing", "type": VM, "q": "vm"})[1] == []
