@@ -72,8 +72,8 @@ class DriftCounts(_Item):
 
 
 class DriftAnswer(Answer):
-    """A page of blocks, by path and line. `counts` are those of the filters, `status` aside; `unmanaged` heeds
-    `type` only."""
+    """A page of blocks, by path and line. `counts` are those of the filters, `status` aside; `unmanaged` heeds those
+    that apply to resources: `type`, `resource` and `q`."""
 
     items: list[DriftItem]
     counts: DriftCounts
@@ -148,12 +148,7 @@ def drift(
         base, is_compared, read = both_sides(connection, portal)
         found: dict[str, int | None] = dict.fromkeys((*DriftStatus, "unmanaged"))
         if is_compared:
-            counted = terraform_drift.counts(
-                connection, kind=kind, path=path, address=address, resource=resource, words=q
-            )
-            unmanaged = sum(terraform_drift.count_unmanaged(connection, types_of(kind)).values())
-            every = {**{item.value: number for item, number in counted.items()}, "unmanaged": unmanaged}
-            found = terraform_drift.proven(every, files_read=read.files, resources_read=read.has(types_of(kind)))
+            found = counts_of(connection, read, kind=kind, path=path, address=address, resource=resource, words=q)
     return DriftAnswer(
         items=[_item(row) for row in rows[:limit]],
         counts=DriftCounts.model_validate(found),
@@ -218,6 +213,25 @@ class SidesRead:
     def has(self, types: frozenset[str]) -> bool:
         """Whether resources of some of these types were read, and none of these types has a gap."""
         return bool(types & self.types) and not types & self.gaps
+
+
+def counts_of(
+    connection: sa.Connection,
+    read: SidesRead,
+    *,
+    kind: str | None = None,
+    path: str | None = None,
+    address: str | None = None,
+    resource: str | None = None,
+    words: str | None = None,
+) -> dict[str, int | None]:
+    """How many blocks have each status, and how many resources have none, with the filters that apply to them."""
+    types = types_of(kind)
+    blocks = terraform_drift.counts(connection, kind=kind, path=path, address=address, resource=resource, words=words)
+    found = {status.value: number for status, number in blocks.items()}
+    unmanaged = terraform_drift.count_unmanaged(connection, types, words=words, resource=resource)
+    found["unmanaged"] = sum(unmanaged.values())
+    return terraform_drift.proven(found, files_read=read.files, resources_read=read.has(types))
 
 
 def both_sides(connection: sa.Connection, portal: Portal) -> tuple[dict[str, Any], bool, SidesRead]:

@@ -363,6 +363,11 @@ def test_the_api_tells_both_sides(
         assert free["items"][0]["note"] == "1 module is not in the repository: it may be made there"
         (count_of,) = free["counts"]
         assert count_of["unmanaged"] == len(free["items"])
+        for text in ("fire", "api-rwz3"):
+            counted = get("unmanaged-resources", q=text)["counts"]
+            assert get("terraform-drift", q=text)["counts"]["unmanaged"] == sum(item["unmanaged"] for item in counted)
+        one = free["items"][0]["resource"]
+        assert get("terraform-drift", resource=one)["counts"]["unmanaged"] == 1
         firewalls = get("unmanaged-resources", type=FIREWALL, limit=1)
         assert "block of this type is unresolved" in firewalls["items"][0]["note"]
         assert get("unmanaged-resources", type="google_pubsub_topic")["items"] == []

@@ -15,7 +15,7 @@ from nicegui import ui
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.portal.answers import layer_status
 from lz_sync_dagster.portal.context import Portal, portal_of
-from lz_sync_dagster.portal.drift_api import both_sides, types_of
+from lz_sync_dagster.portal.drift_api import both_sides, counts_of, types_of
 from lz_sync_dagster.portal.pages import asked, elements, git_layer, inventory_layer, inventory_words, reading, words
 from lz_sync_dagster.portal.pages.asked import DRIFT_PAGE
 from lz_sync_dagster.portal.pages.elements import Chip, Frame, link, section, text
@@ -140,10 +140,7 @@ def read(connection: sa.Connection, now: datetime, *, portal: Portal, question: 
     shared = (now, git, known, base["as_of"], base["source"], base["coverage"])
     if not is_compared:
         return Found(*shared, None, [], [], {})
-    counted = terraform_drift.counts(connection, kind=question.kind, words=question.q)
-    found = {status.value: number for status, number in counted.items()}
-    found[UNMANAGED] = sum(terraform_drift.count_unmanaged(connection, types, words=question.q).values())
-    counts = terraform_drift.proven(found, files_read=sides.files, resources_read=sides.has(types))
+    counts = counts_of(connection, sides, kind=question.kind, words=question.q)
     limit: int = ROWS + 1
     after: Any = question.after
     if question.status == UNMANAGED:

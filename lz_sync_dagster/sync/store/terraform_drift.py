@@ -441,7 +441,9 @@ def blocks_of(connection: sa.Connection, path: str, line: int | None = None) -> 
     return [_listed(row).row for row in rows]
 
 
-def _has_no_block(asset_types: Collection[str], words: str | None, project: str | None) -> list[sa.ColumnElement[bool]]:
+def _has_no_block(
+    asset_types: Collection[str], words: str | None, project: str | None, resource: str | None = None
+) -> list[sa.ColumnElement[bool]]:
     claimed = sa.exists().where(terraform_drift.c.resource == resources.c.name, terraform_drift.c.status.in_(_FOUND))
     conditions = [
         resources.c.content_type == _RESOURCE,
@@ -453,6 +455,8 @@ def _has_no_block(asset_types: Collection[str], words: str | None, project: str 
         conditions.append(sa.func.lower(resources.c.name).contains(words.lower(), autoescape=True))
     if project is not None:
         conditions.append(resources.c.project == project)
+    if resource is not None:
+        conditions.append(resources.c.name == resource)
     return conditions
 
 
@@ -500,12 +504,17 @@ def unmanaged(
 
 
 def count_unmanaged(
-    connection: sa.Connection, asset_types: Collection[str], *, project: str | None = None, words: str | None = None
+    connection: sa.Connection,
+    asset_types: Collection[str],
+    *,
+    project: str | None = None,
+    words: str | None = None,
+    resource: str | None = None,
 ) -> dict[str, int]:
-    """How many of each type there are; a type with none is not in it."""
+    """How many of each type there are; a type with none is not in it. ``resource``: a full resource name."""
     query = (
         sa.select(resources.c.asset_type, sa.func.count())
-        .where(*_has_no_block(asset_types, words, project))
+        .where(*_has_no_block(asset_types, words, project, resource))
         .group_by(resources.c.asset_type)
     )
     return {asset_type: int(number) for asset_type, number in connection.execute(query)}
