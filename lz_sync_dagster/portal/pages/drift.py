@@ -286,7 +286,7 @@ class DriftView:
                     with ui.element("td"):
                         Chip(inventory_words.terraform_sign(row.status.value))
                     with ui.element("td"):
-                        git_layer.place(self._portal, row.path, row.line)
+                        git_layer.place(self._portal, row.path, row.line, row.commit_sha)
                         with ui.element("div").classes("lz-dim"):
                             text("span", "commit ")
                             git_layer.commit(self._portal, row.commit_sha)
@@ -314,9 +314,9 @@ class DriftView:
                 with ui.element("tr") as line:
                     line.props["data-name"] = row.name
                     with ui.element("th").props('scope="row"'):
-                        elements.hint(
-                            link(words.short(row.name), asked.resource_address(row.name), "lz-path"), row.name
-                        )
+                        title = row.display_name or words.short(row.name)
+                        elements.hint(link(title, asked.resource_address(row.name), "lz-path"), row.name)
+                        text("div", row.name.removeprefix("//"), "lz-dim lz-path")
                     with ui.element("td"):
                         kind = link(
                             inventory_words.type_name(row.asset_type), self._question.address(type=row.asset_type)

@@ -80,12 +80,16 @@ def source(portal: Portal, layer: GitLayer, path: str, line: int | None = None) 
         place(portal, path, line)
 
 
-def place(portal: Portal, path: str, line: int | None = None) -> None:
-    """A place in a file of the landing zone: a link to the repository's web page, or its name if it has none."""
+def place(portal: Portal, path: str, line: int | None = None, sha: str | None = None) -> None:
+    """A place in a file of the landing zone: a link to the repository's web page, or its name if it has none.
+
+    Args:
+        sha: the commit at which it is the place; without one, the page shows the newest.
+    """
     name = f"{path}:{line}" if line else path
     home = portal.settings.landing_zone
     if home.page:
-        link(name, blob_of(home.page, home.branch, path, line), "lz-path", external=True)
+        link(name, blob_of(home.page, sha or home.branch, path, line), "lz-path", external=True)
     else:
         text("span", name, "lz-path")
 

@@ -124,6 +124,7 @@ class Unmanaged:
 
     name: str
     asset_type: str
+    display_name: str | None
     project: str | None
     location: str | None
     data: Mapping[str, Any] | None
@@ -484,6 +485,7 @@ def unmanaged(
             sa.select(
                 resources.c.name,
                 resources.c.asset_type,
+                resources.c.display_name,
                 resources.c.project,
                 resources.c.location,
                 resource_contents.c.data,
