@@ -149,7 +149,7 @@ class CoverageView:
                     text("span", f"What was known at {instant(from_ns(at))}. ")
                     link("What is known now", asked.coverage_address())
             self._figures()
-        if found.panels is not None and found.panels.breakers:
+        if found.panels is not None:
             self._breakers(found.panels.breakers)
         self._matrix()
         if found.panels is not None:
@@ -182,8 +182,8 @@ class CoverageView:
                 text("p", "There is none: every part was read completely.", "lz-empty")
         for scope, contents, kinds in inventory_words.matrix(rows):
             with section(scope):
-                where = ListQuestion(ResourceFilter(scopes=(scope,)))
-                link("Its resources", asked.list_address(where))
+                where = ListQuestion(ResourceFilter(scopes=(scope,)), as_of_ns=self._known.as_of_ns)
+                link("Its resources", asked.list_address(where)).props["aria-label"] = f"Resources of {scope}"
                 titles = tuple(inventory_words.CONTENTS.get(content, content) for content in contents)
                 with elements.table(f"Coverage of {scope}", ("Type", *titles)):
                     for kind in kinds[:ROWS]:
@@ -217,10 +217,10 @@ class CoverageView:
                 link(count, asked.list_address(ListQuestion(where)))
         with ui.element("div").classes("lz-line lz-dim"):
             _age(row, self._known)
-            history = link("history", asked.coverage_address(part=row.part))
+            history = link("history", asked.coverage_address(part=row.part, as_of_ns=self._known.as_of_ns))
             history.props["aria-label"] = f"History of {row.asset_type} {row.content_type} in {row.scope}"
         if row.status is not CoverageStatus.COMPLETE:
-            with ui.element("details").classes("lz-why"):
+            with ui.element("details").classes("lz-why").props("open" if self._problems else ""):
                 text("summary", "Why, and what to do")
                 _explain(row)
 
@@ -228,7 +228,10 @@ class CoverageView:
 
     @staticmethod
     def _breakers(opened: list[tuple[OpenBreaker, list[str]]]) -> None:
-        with section("Deletions that wait for a person"), ui.element("ul").classes("lz-errors"):
+        with section("Deletions that wait for a person") as box:
+            if not opened:
+                text("p", "No deletion waits.", "lz-empty")
+        with box, ui.element("ul").classes("lz-errors"):
             for item, names in opened:
                 with ui.element("li"):
                     scope, asset_type, content_type = item.part
@@ -309,13 +312,14 @@ class CoverageView:
                 text("p", "Not known: the feed told nothing in this time.", "lz-empty")
                 return
             ordered = sorted(panels.freshness, key=lambda kind: (-kind.missed, -kind.delivered, kind.asset_type))
-            columns = ("Type", "Told", "Missed, at least", "Source's delay", "Our delay")
+            columns = ("Type", "Told", "Last told", "Missed, at least", "Source's delay", "Our delay")
             with elements.table("Freshness of the asset feed", columns):
                 for kind in ordered[:TYPES]:
                     with ui.element("tr"):
                         name = text("th", inventory_words.type_name(kind.asset_type)).props('scope="row"')
                         elements.hint(name, kind.asset_type)
                         text("td", f"{kind.delivered:,}")
+                        text("td", inventory_words.hour(kind.last_delivered))
                         rate = f" ({words.percent(kind.missed_rate)})" if kind.missed else ""
                         text("td", f"{kind.missed:,}{rate}")
                         text("td", inventory_words.delay(kind.source_delays))
@@ -343,8 +347,7 @@ def _explain(row: LedgerRow) -> None:
     text(
         "p", f"Last tried {instant(row.checked_at)}." if row.checked_at else "When it was tried is not known.", "lz-dim"
     )
-    if row.remedy:
-        text("p", f"Remedy: {row.remedy}", "lz-remedy")
+    inventory_layer.remedy("p", row)
 
 
 class PartView:
@@ -356,7 +359,7 @@ class PartView:
         with section(f"{inventory_words.type_name(asset_type)} in {scope}"):
             inventory_layer.notes(notes)
             with ui.element("p").classes("lz-line"):
-                link("Coverage", COVERAGE_PAGE)
+                link("Coverage", asked.coverage_address(as_of_ns=found.known.as_of_ns))
                 text("span", "/").props('aria-hidden="true"')
                 text("span", f"{asset_type} ({content_type})", "lz-path")
             inventory_layer.provenance(found.known)
@@ -369,7 +372,7 @@ class PartView:
                     _age(row, found.known)
                     text("span", inventory_words.part_count(row, known))
                     where = ResourceFilter(content_type=content_type, asset_types=(asset_type,), scopes=(scope,))
-                    link("Its resources", asked.list_address(ListQuestion(where)))
+                    link("Its resources", asked.list_address(ListQuestion(where, as_of_ns=found.known.as_of_ns)))
                 if row.status is not CoverageStatus.COMPLETE:
                     _explain(row)
         with section("History of the part"):
@@ -379,7 +382,8 @@ class PartView:
                 for span in found.spans[:SPANS]:
                     self._span(span, now)
             if len(found.spans) > SPANS:
-                link("Older", asked.coverage_address(part=part, before=found.spans[SPANS - 1].id))
+                before = found.spans[SPANS - 1].id
+                link("Older", asked.coverage_address(part=part, before=before, as_of_ns=found.known.as_of_ns))
 
     @staticmethod
     def _span(span: Span, now: datetime) -> None:

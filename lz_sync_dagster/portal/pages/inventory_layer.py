@@ -66,7 +66,8 @@ def announce(frame: Frame, state: Known) -> None:
 def provenance(state: Known) -> None:
     """One line: the layer's state, how old the data is, where it comes from, how much is known."""
     with ui.element("div").classes("lz-line lz-provenance"):
-        elements.layer_state("API sync", words.STATUS_SIGNS[state.status.status])
+        name = "API sync" if state.as_of_ns is None else "API sync now:"
+        elements.layer_state(name, words.STATUS_SIGNS[state.status.status])
         if state.as_of_ns is None:
             elements.as_of(state.status.as_of, state.now)
         else:
@@ -86,24 +87,32 @@ def missing(state: Known) -> None:
         return
     with ui.element("div").classes("lz-note lz-missing").props('role="note"'):
         text("p", note)
-        gaps = state.gaps
-        if gaps:
+        if state.gaps:
             with ui.element("ul"):
-                for row in gaps[:NAMED]:
+                for gaps in inventory_words.alike(state.gaps):
                     with ui.element("li"):
-                        gap(row)
-                if len(gaps) > NAMED:
-                    with ui.element("li"):
-                        more = f"and {len(gaps) - NAMED:,} more"
-                        link(more, asked.coverage_address(as_of_ns=state.as_of_ns))
+                        _gap(gaps, state.as_of_ns)
 
 
-def gap(row: LedgerRow) -> None:
-    """A part that was not read completely: which, why, and what to do."""
-    link(f"{row.asset_type} ({row.content_type}) in {row.scope}", asked.coverage_address(part=row.part))
-    text("span", f": {inventory_words.why(row)}")
-    if row.remedy:
-        text("span", f" Remedy: {row.remedy}.", "lz-remedy")
+def _gap(rows: list[LedgerRow], as_of_ns: int | None) -> None:
+    """Parts that were not read completely for one reason: which, why, and what to do."""
+    for number, row in enumerate(rows[:NAMED]):
+        if number:
+            text("span", ", ")
+        said = f"{row.asset_type} ({row.content_type}) in {row.scope}"
+        link(said, asked.coverage_address(part=row.part, as_of_ns=as_of_ns))
+    if len(rows) > NAMED:
+        text("span", " ")
+        link(f"and {len(rows) - NAMED:,} more", asked.coverage_address(as_of_ns=as_of_ns, problems=True))
+    text("span", f": {inventory_words.why_all(rows)} ")
+    remedy("span", rows[0])
+
+
+def remedy(tag: str, row: LedgerRow) -> None:
+    """What to do about a part; if nothing can be done, that."""
+    said, can_be_done = inventory_words.remedy(row)
+    if said:
+        text(tag, said, "lz-remedy" if can_be_done else "")
 
 
 def notes(said: Sequence[str]) -> None:

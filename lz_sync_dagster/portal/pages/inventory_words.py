@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -118,6 +118,33 @@ def why(row: LedgerRow) -> str:
     """A part's status and its reason as a phrase."""
     reason = because(row.reason, row.detail)
     return f"{row.status.value}, {reason}." if reason else f"{row.status.value}."
+
+
+def alike(gaps: Sequence[LedgerRow]) -> list[list[LedgerRow]]:
+    """Parts by status, reason and remedy, in the order of the first of each."""
+    found: dict[tuple[CoverageStatus, Reason | None, str | None], list[LedgerRow]] = {}
+    for row in gaps:
+        found.setdefault((row.status, row.reason, row.remedy), []).append(row)
+    return list(found.values())
+
+
+def why_all(rows: Sequence[LedgerRow]) -> str:
+    """The status and the reason of parts that are `alike`; the detail, if they share that, too."""
+    shared = len({row.detail for row in rows}) == 1
+    return why(rows[0] if shared else replace(rows[0], detail=None))
+
+
+_NO_REMEDY = "none: "
+
+
+def remedy(row: LedgerRow) -> tuple[str, bool]:
+    """What to do about a part, and whether anything can be done."""
+    if row.remedy is None:
+        return "", False
+    if row.remedy.startswith(_NO_REMEDY):
+        said = row.remedy.removeprefix(_NO_REMEDY)
+        return f"{said[:1].upper()}{said[1:]}.", False
+    return f"Remedy: {row.remedy}.", True
 
 
 def part_age(row: LedgerRow, now: datetime) -> str:
@@ -336,6 +363,11 @@ def field_sides(change: FieldChange) -> tuple[str | None, str | None]:
 
 
 # --- the feed ---------------------------------------------------------------------------------------------------------
+
+
+def hour(begun: datetime | None) -> str:
+    """An hour in which something was told."""
+    return UNKNOWN if begun is None else f"in the hour of {begun:%Y-%m-%d %H}:00 UTC"
 
 
 def delay(delays: Mapping[str, int]) -> str:

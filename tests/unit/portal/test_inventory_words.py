@@ -241,3 +241,18 @@ def test_what_of_an_address_is_not_understood_is_said() -> None:
     assert (question.status, question.q, question.after) == (None, None, None)
     assert [note.split(" ")[0] for note in notes] == ["The", "“status”", "The"]
     assert question_of({"status": "missing", "type": VM, "q": "vm"})[1] == []
+
+
+def test_parts_that_lack_for_one_reason_are_told_together() -> None:
+    denied: dict[str, Any] = {"reason": Reason.PERMISSION_DENIED, "remedy": "grant it"}
+    one, two = part(UNKNOWN, "a", detail="denied on a", **denied), part(UNKNOWN, "b", detail="denied on b", **denied)
+    other = part(PARTIAL, "c", reason=Reason.QUOTA, remedy=None)
+    assert words.alike([one, other, two]) == [[one, two], [other]]
+    assert words.why_all([one, two]) == "unknown, permission denied."
+    assert words.why_all([one]) == "unknown, permission denied: denied on a."
+
+
+def test_a_remedy_is_named_only_if_there_is_one() -> None:
+    assert words.remedy(part(UNKNOWN, remedy="grant it")) == ("Remedy: grant it.", True)
+    assert words.remedy(part(UNKNOWN, remedy=None)) == ("", False)
+    assert words.remedy(part(UNKNOWN, remedy="none: choose a later instant")) == ("Choose a later instant.", False)
