@@ -352,7 +352,7 @@ def _chart(costs: dict[str, dict[str, float]]) -> dict[str, Any]:
     return {
         "animation": False,
         "color": ["#1f6feb", "#b35900", "#6f42c1", "#0a7d4f"],
-        "grid": {"left": 8, "right": 12, "top": 28, "bottom": 4, "containLabel": True},
+        "grid": {"left": 8, "right": 44, "top": 28, "bottom": 4, "containLabel": True},
         "legend": {"top": 0, "left": 0, "icon": "roundRect"},
         "tooltip": {"trigger": "axis"},
         "xAxis": {"type": "category", "data": days, "boundaryGap": False, "axisLabel": _ENDS_INSIDE},
