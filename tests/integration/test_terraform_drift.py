@@ -284,6 +284,10 @@ def test_lists_are_paged_and_filtered(
         while page := terraform_drift.listed(connection, limit=3, after=paged[-1].place if paged else None):
             paged += page
         assert paged == whole
+        back: list[terraform_drift.ListedRow] = [whole[-1]]
+        while page := terraform_drift.listed(connection, limit=3, before=back[0].place):
+            back = page + back
+        assert back == whole
 
         def addresses(**filters: Any) -> list[str]:
             return [item.row.address for item in terraform_drift.listed(connection, limit=1000, **filters)]
@@ -311,6 +315,12 @@ def test_lists_are_paged_and_filtered(
         ):
             pages += page_of
         assert pages == free
+        ends = free[-1:]
+        while page_of := terraform_drift.unmanaged(
+            connection, ASSET_TYPES, limit=4, before=(ends[0].asset_type, ends[0].name)
+        ):
+            ends = page_of + ends
+        assert ends == free
         counts = terraform_drift.count_unmanaged(connection, ASSET_TYPES)
         assert sum(counts.values()) == len(free)
         existing = connection.scalar(sa.select(sa.func.count()).where(schema.resources.c.asset_type.in_(ASSET_TYPES)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import sqlalchemy as sa
@@ -31,6 +31,8 @@ from lz_sync_dagster.sync.store.terraform_drift import DriftStatus, ListedRow, U
 ROWS = 50
 UNMANAGED = "unmanaged"
 
+T = TypeVar("T")
+
 _MEANINGS = {
     DriftStatus.CHANGED.value: "A block's resource exists, and differs from it.",
     DriftStatus.MISSING.value: "A block's resource does not exist, and its part was read completely.",
@@ -47,12 +49,14 @@ def register() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked for. ``status``: one of `_MEANINGS`, ``None`` for all blocks; ``after``: where the list goes on."""
+    """What is asked for. ``status``: one of `_MEANINGS`, ``None`` for all blocks; ``after``: where the list goes on,
+    ``before``: where it ends."""
 
     status: str | None
     kind: str | None
     q: str | None
     after: tuple[Any, ...] | None
+    before: tuple[Any, ...] | None = None
 
     def address(self, **other: str | None) -> str:
         """The address of this question with other parameters, from the beginning."""
@@ -110,9 +114,10 @@ def question_of(values: dict[str, str]) -> tuple[Question, list[str]]:
         notes.append(f"“status” is one of {', '.join(_MEANINGS)}; all blocks are shown.")
     kinds = (str, str) if status == UNMANAGED else (str, int, str, int)
     after = _place(values.get("after"), kinds)
-    if after is None and "after" in values:
+    before = None if after else _place(values.get("before"), kinds)
+    if after is None and before is None and values.keys() & {"after", "before"}:
         notes.append("The address names no place in this list; it is shown from its beginning.")
-    return Question(status, values.get("type"), values.get("q"), after), notes
+    return Question(status, values.get("type"), values.get("q"), after, before), notes
 
 
 def _unfit(values: dict[str, str]) -> list[str]:
@@ -142,13 +147,13 @@ def read(connection: sa.Connection, now: datetime, *, portal: Portal, question: 
         return Found(*shared, None, [], [], {})
     counts = counts_of(connection, sides, kind=question.kind, words=question.q)
     limit: int = ROWS + 1
-    after: Any = question.after
+    place: dict[str, Any] = {"after": question.after, "before": question.before}
     if question.status == UNMANAGED:
-        unmanaged = terraform_drift.unmanaged(connection, types, limit=limit, after=after, words=question.q)
+        unmanaged = terraform_drift.unmanaged(connection, types, limit=limit, words=question.q, **place)
         return Found(*shared, counts, [], unmanaged, terraform_drift.unresolved_by_type(connection))
     statuses = () if question.status is None else (DriftStatus(question.status),)
     rows = terraform_drift.listed(
-        connection, limit=limit, after=after, statuses=statuses, kind=question.kind, words=question.q
+        connection, limit=limit, statuses=statuses, kind=question.kind, words=question.q, **place
     )
     return Found(*shared, counts, rows, [], {})
 
@@ -264,7 +269,7 @@ class DriftView:
         said = self._found.said(status) if status else self._found.said_of_all
         if said == words.UNKNOWN:
             text("p", "Not known: not everything that this is about was read, so there may be some.", "lz-empty")
-        elif self._question.q or self._question.kind or self._question.after:
+        elif self._question.q or self._question.kind or self._question.after or self._question.before:
             text("p", "Nothing fits what is asked for.", "lz-empty")
         else:
             text("p", "There is none.", "lz-empty")
@@ -275,7 +280,7 @@ class DriftView:
             self._nothing()
             return
         with elements.table("Terraform blocks", ("Block", "State", "Where", "Resource", "What is to be said")):
-            for listed in rows[:ROWS]:
+            for listed in self._shown(rows):
                 row = listed.row
                 with ui.element("tr") as line:
                     line.props["data-address"] = row.address
@@ -300,8 +305,8 @@ class DriftView:
                         if row.reason:
                             text("p", row.reason)
                         differences(row.differences)
-        if len(rows) > ROWS:
-            self._next(rows[ROWS - 1].place)
+        shown = self._shown(rows)
+        self._pager(shown[0].place, shown[-1].place, has_more=len(rows) > ROWS)
 
     def _unmanaged(self) -> None:
         rows = self._found.unmanaged
@@ -310,7 +315,7 @@ class DriftView:
             return
         modules = self._found.unresolved.get("", 0)
         with elements.table("Resources without a block", ("Resource", "Type", "Project", "Location", "What is known")):
-            for row in rows[:ROWS]:
+            for row in self._shown(rows):
                 with ui.element("tr") as line:
                     line.props["data-name"] = row.name
                     with ui.element("th").props('scope="row"'):
@@ -328,11 +333,22 @@ class DriftView:
                     note = note_of(self._found.unresolved.get(row.asset_type, 0), modules)
                     with ui.element("td"):
                         text("span", f"made by {made}" if made else note or "no block stands for it")
-        if len(rows) > ROWS:
-            self._next((rows[ROWS - 1].asset_type, rows[ROWS - 1].name))
+        first, last = self._shown(rows)[0], self._shown(rows)[-1]
+        self._pager((first.asset_type, first.name), (last.asset_type, last.name), has_more=len(rows) > ROWS)
 
-    def _next(self, place: tuple[Any, ...]) -> None:
+    def _shown(self, rows: list[T]) -> list[T]:
+        """The rows of the page: one more was looked for, on the side to which the list was read."""
+        return rows[-ROWS:] if self._question.before else rows[:ROWS]
+
+    def _pager(self, first: tuple[Any, ...], last: tuple[Any, ...], *, has_more: bool) -> None:
+        question = self._question
+        has_previous = question.after is not None or (question.before is not None and has_more)
+        has_next = question.before is not None or has_more
+        if not has_previous and not has_next:
+            return
         with ui.element("nav").classes("lz-line lz-pager").props('aria-label="Pages of the list"'):
-            if self._question.after:
-                link("First page", self._question.address())
-            link("Next page", self._question.address(after=orjson.dumps(place).decode()))
+            if has_previous:
+                link("First page", question.address())
+                link("Previous page", question.address(before=orjson.dumps(first).decode()))
+            if has_next:
+                link("Next page", question.address(after=orjson.dumps(last).decode()))

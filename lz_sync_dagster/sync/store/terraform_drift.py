@@ -318,6 +318,7 @@ def listed(
     *,
     limit: int,
     after: tuple[str, int, str, int] | None = None,
+    before: tuple[str, int, str, int] | None = None,
     statuses: Collection[DriftStatus] = (),
     kind: str | None = None,
     path: str | None = None,
@@ -325,7 +326,7 @@ def listed(
     resource: str | None = None,
     words: str | None = None,
 ) -> list[ListedRow]:
-    """Rows by path, line and address, those after ``after`` (`ListedRow.place`).
+    """Rows by path, line and address, those after ``after`` (`ListedRow.place`), or the last ones before ``before``.
 
     Args:
         kind: a resource type of terraform, or an asset type.
@@ -334,12 +335,16 @@ def listed(
     """
     table = terraform_drift
     place = (table.c.path, table.c.line, table.c.address, table.c.id)
-    query = sa.select(table).where(*_chosen(kind, path, address, resource, words)).order_by(*place).limit(limit)
+    query = sa.select(table).where(*_chosen(kind, path, address, resource, words)).limit(limit)
     if statuses:
         query = query.where(table.c.status.in_(sorted(status.value for status in statuses)))
     if after is not None:
         query = query.where(sa.tuple_(*place) > sa.tuple_(*map(sa.literal, after)))
-    return [_listed(row) for row in connection.execute(query)]
+    if before is None:
+        return [_listed(row) for row in connection.execute(query.order_by(*place))]
+    query = query.where(sa.tuple_(*place) < sa.tuple_(*map(sa.literal, before)))
+    backwards = query.order_by(*(column.desc() for column in place))
+    return [_listed(row) for row in connection.execute(backwards)][::-1]
 
 
 def _listed(row: sa.Row[Any]) -> ListedRow:
@@ -467,19 +472,26 @@ def unmanaged(
     *,
     limit: int,
     after: tuple[str, str] | None = None,
+    before: tuple[str, str] | None = None,
     project: str | None = None,
     words: str | None = None,
 ) -> list[Unmanaged]:
-    """Existing resources of these types that no block was found to stand for, by type and name, those after ``after``.
+    """Existing resources of these types that no block was found to stand for, by type and name: those after ``after``,
+    or the last ones before ``before``.
 
     Args:
         words: a text in their name, in any case.
     """
     # One query per type, each along the index from where the page before ended; of a project, all in one.
-    groups = [sorted(asset_types)] if project is not None else [[asset_type] for asset_type in sorted(asset_types)]
+    types = sorted(asset_types, reverse=before is not None)
+    groups = [types] if project is not None else [[asset_type] for asset_type in types]
+    place = (resources.c.asset_type, resources.c.name)
+    order = place if before is None else tuple(column.desc() for column in place)
     found: list[Unmanaged] = []
     for group in groups:
-        if after is not None and group and group[-1] < after[0]:
+        if after is not None and group and max(group) < after[0]:
+            continue
+        if before is not None and group and min(group) > before[0]:
             continue
         query = (
             sa.select(
@@ -493,16 +505,17 @@ def unmanaged(
             )
             .select_from(resources.outerjoin(resource_contents, resource_contents.c.id == resources.c.content_id))
             .where(*_has_no_block(group, words, project))
-            .order_by(resources.c.asset_type, resources.c.name)
+            .order_by(*order)
             .limit(limit - len(found))
         )
         if after is not None:
-            place = (resources.c.asset_type, resources.c.name)
             query = query.where(sa.tuple_(*place) > sa.tuple_(*map(sa.literal, after)))
+        if before is not None:
+            query = query.where(sa.tuple_(*place) < sa.tuple_(*map(sa.literal, before)))
         found += [Unmanaged(*row) for row in connection.execute(query)]
         if len(found) == limit:
             break
-    return found
+    return found if before is None else found[::-1]
 
 
 def count_unmanaged(
