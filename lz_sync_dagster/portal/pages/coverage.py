@@ -13,7 +13,7 @@ from nicegui import ui
 from lz_sync_dagster.layers import LayerId
 from lz_sync_dagster.portal.answers import layer_status
 from lz_sync_dagster.portal.context import Portal, portal_of
-from lz_sync_dagster.portal.drift_api import both_sides, types_of
+from lz_sync_dagster.portal.drift_api import both_sides, counts_of, types_of
 from lz_sync_dagster.portal.pages import asked, elements, inventory_layer, inventory_words, reading, words
 from lz_sync_dagster.portal.pages.asked import COVERAGE_PAGE, ListQuestion
 from lz_sync_dagster.portal.pages.elements import Chip, instant, link, section, text
@@ -21,7 +21,7 @@ from lz_sync_dagster.portal.pages.inventory_layer import Known
 from lz_sync_dagster.portal.pages.inventory_words import MatrixRow
 from lz_sync_dagster.sync.inventory.forecast import Forecast, forecast
 from lz_sync_dagster.sync.models import CoverageStatus, SyncStatus
-from lz_sync_dagster.sync.store import breakers, coverage_views, feed_freshness, terraform_drift
+from lz_sync_dagster.sync.store import breakers, coverage_views, feed_freshness
 from lz_sync_dagster.sync.store.breakers import OpenBreaker
 from lz_sync_dagster.sync.store.coverage_views import LedgerRow, Parts, Span
 from lz_sync_dagster.sync.store.feed_freshness import TypeFreshness
@@ -98,8 +98,7 @@ def _blocks(connection: sa.Connection, portal: Portal, now: datetime) -> dict[st
     if not compared:
         return None
     whole = sides.has(types_of(None))
-    counted = {status.value: number for status, number in terraform_drift.counts(connection).items()}
-    counts = terraform_drift.proven(counted, files_read=sides.files, resources_read=whole)
+    counts = counts_of(connection, sides)
     git = layer_status(connection, portal, LayerId.GIT, now)
     files_whole = git.as_of is not None and git.coverage.status is CoverageStatus.COMPLETE
     return {
