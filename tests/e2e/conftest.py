@@ -48,10 +48,15 @@ with open_store(settings.store_url, migrate=False) as store:
 
 
 @contextmanager
-def portal_over(store: Store, folder: Path) -> Iterator[str]:
-    """A portal over the same store file, in a process of its own; its address."""
+def portal_over(store: Store, folder: Path, repository: str = "") -> Iterator[str]:
+    """A portal over the same store file, in a process of its own; its address.
+
+    Args:
+        repository: the web page of the landing zone's repository.
+    """
     config = folder / "config.yaml"
-    config.write_text(f"store: {{url: '{store.engine.url}'}}\nlanding_zone: {{name: example/landing-zone}}\n")
+    landing_zone = "name: example/landing-zone" + (f", page: '{repository}'" if repository else "")
+    config.write_text(f"store: {{url: '{store.engine.url}'}}\nlanding_zone: {{{landing_zone}}}\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LZ_SYNC_", "PYTEST_"))}
     root = Path(__file__).parents[2]
     process = subprocess.Popen(

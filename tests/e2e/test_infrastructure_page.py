@@ -30,6 +30,7 @@ SCOPE = "organizations/1"
 VM, BUCKET, SQL = "compute.googleapis.com/Instance", "storage.googleapis.com/Bucket", "sqladmin.googleapis.com/Instance"
 HOSTILE = "<img src=x onerror='window.hacked = 1'>{{ constructor.constructor('window.hacked = 2')() }}"
 VMS = 130
+REPOSITORY = "https://git.example.com/lz"
 DENIED = "the caller does not have permission"
 NOW = utcnow()
 
@@ -163,7 +164,7 @@ def served(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     shutil.copy(sqlite_template, folder / "store.db")
     with (
         open_store(f"sqlite:///{folder / 'store.db'}", migrate=False) as store,
-        portal_over(fill(store), folder) as url,
+        portal_over(fill(store), folder, REPOSITORY) as url,
     ):
         yield url
 
@@ -391,6 +392,8 @@ def test_drift_lists_blocks_with_their_place_and_resources_without_one(page: Pag
     block = page.locator("[data-address='google_compute_instance.web']")
     for said in ("Changed", "terraform/vm.tf:12", "vm-003", "in terraform RUNNING is TERMINATED"):
         expect(block).to_contain_text(said)
+    place = block.get_by_role("link", name="terraform/vm.tf:12")
+    expect(place).to_have_attribute("href", f"{REPOSITORY}/blob/{'ab' * 20}/terraform/vm.tf#L12")
     expect(page.locator("[data-address='google_compute_instance.many']")).to_contain_text("count comes from var.size")
     page.get_by_role("link", name="1 unresolved").click()
     expect(page.locator("[data-address]")).to_have_count(1)
