@@ -213,6 +213,21 @@ def test_filter_search_sort_and_reload(page: Page, served: str) -> None:
     expect(heading).to_have_text("3 resources")
 
 
+def test_every_filter_that_holds_is_listed_and_counted(page: Page, served: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(f"{served}/lz-sync/infrastructure?violations=true&type={VM}&q=vm")
+    filters = page.get_by_role("list", name="Filters that hold")
+    expect(filters.locator("li")).to_have_text([f"Type: {VM}×", "With open violations×", "Name has “vm”×", "Clear all"])
+    expect(page.locator(".lz-filters > summary")).to_have_text("Filters (3)")
+    filters.get_by_role("link", name="Without the filter With open violations").click()
+    expect(page.locator(".lz-filters > summary")).to_have_text("Filters (2)")
+    filters.get_by_role("link", name="Clear all").click()
+    expect(filters).to_have_count(0)
+    expect(page.locator(".lz-filters > summary")).to_have_text("Filters")
+    expect(page.get_by_role("searchbox", name="Search resources by name")).to_have_value("")
+    expect(page).to_have_url(re.compile("infrastructure$"))
+
+
 def test_pages_forward_and_back_are_the_same(page: Page, served: str) -> None:
     open_list(page, served, f"?type={VM}")
     first = names(page)

@@ -57,6 +57,7 @@ _SORTS = {
     Sort.VIOLATIONS: "Violations",
 }
 _FORMATS = {ExportFormat.CSV: "CSV", ExportFormat.JSONL: "JSON Lines", ExportFormat.PARQUET: "Parquet"}
+_EVERYTHING = ResourceFilter()
 #: A click that opens a link elsewhere is the browser's.
 _PLAIN_CLICK = "(e) => { if (e.ctrlKey || e.metaKey || e.shiftKey || e.altKey) return; e.preventDefault(); emit(); }"
 #: The browser's back and forward load what the address asks for; filters begin closed where there is little room.
@@ -140,6 +141,32 @@ def read_counts(connection: sa.Connection, _now: datetime, *, question: ListQues
     )
 
 
+def filters_that_hold(question: ListQuestion) -> list[tuple[str, ResourceFilter]]:
+    """What narrows a list, each with the filter that is without it."""
+    where = question.where
+    found: list[tuple[str, ResourceFilter]] = []
+    if where.content_type != _EVERYTHING.content_type:
+        title = inventory_words.CONTENTS.get(where.content_type, where.content_type)
+        found.append((f"Content: {title}", replace(where, content_type=_EVERYTHING.content_type)))
+    for by, title in _DIMENSIONS.items():
+        for value in asked.chosen(where, by):
+            found.append((f"{title}: {value}", question.toggled(by, value).where))
+    for scope in where.scopes:
+        others = tuple(item for item in where.scopes if item != scope)
+        found.append((f"Scope: {scope}", replace(where, scopes=others)))
+    if where.has_findings is not None:
+        title = "With open violations" if where.has_findings else "Without open violations"
+        found.append((title, replace(where, has_findings=None)))
+    if where.deleted:
+        found.append(("Deleted", replace(where, deleted=False)))
+    if where.q:
+        found.append((f"Name has “{where.q}”", replace(where, q=None)))
+    if where.changed_since_ns is not None:
+        since = instant(from_ns(where.changed_since_ns))
+        found.append((f"Changed since {since}", replace(where, changed_since_ns=None)))
+    return found
+
+
 class InfrastructurePage:
     """The whole page. A change of the question changes the address, and reads anew."""
 
@@ -164,7 +191,7 @@ class InfrastructurePage:
             self._provenance = ui.element("div")
         with ui.element("div").classes("lz-browse"):
             with ui.element("details").classes("lz-section lz-filters").props("open"):
-                text("summary", "Filters", "lz-strong")
+                self._filters = text("summary", "Filters", "lz-strong")
                 self._facets = ui.element("div")
             self._results = ui.element("section").classes("lz-section").props('aria-label="Resources"')
 
@@ -176,7 +203,11 @@ class InfrastructurePage:
             await self._go(self._question.but(replace(self._question.where, q=q)), replace_address=True)
 
     async def _go(self, question: ListQuestion, key: str | None = None, *, replace_address: bool = False) -> None:
+        if question == self._question:
+            return
         self._question = question
+        if question.where.q is None:
+            self._box.set_value("")
         address = asked.list_address(question)
         (ui.navigate.history.replace if replace_address else ui.navigate.history.push)(address)
         self._note([])
@@ -390,19 +421,8 @@ class InfrastructurePage:
 
     def _active(self, question: ListQuestion) -> None:
         """The filters that hold, each with a way to be without it."""
-        where = question.where
-        active: list[tuple[str, ResourceFilter]] = []
-        for by, title in _DIMENSIONS.items():
-            for value in asked.chosen(where, by):
-                active.append((f"{title}: {value}", question.toggled(by, value).where))
-        for scope in where.scopes:
-            others = tuple(item for item in where.scopes if item != scope)
-            active.append((f"Scope: {scope}", replace(where, scopes=others)))
-        if where.q:
-            active.append((f"Name has “{where.q}”", replace(where, q=None)))
-        if where.changed_since_ns is not None:
-            since = instant(from_ns(where.changed_since_ns))
-            active.append((f"Changed since {since}", replace(where, changed_since_ns=None)))
+        active = filters_that_hold(question)
+        elements.put(self._filters, f"Filters ({len(active):,})" if active else "Filters")
         if not active:
             return
         with ui.element("ul").classes("lz-active").props('aria-label="Filters that hold"'):
@@ -411,8 +431,8 @@ class InfrastructurePage:
                     text("span", said)
                     element = self._link("×", question.but(without), f"without:{said}", focus="results")
                     element.props["aria-label"] = f"Without the filter {said}"
-                    if where.q and without.q is None:
-                        element.on("click", lambda: self._box.set_value(""))
+            with ui.element("li").classes("lz-bare"):
+                self._link("Clear all", question.but(ResourceFilter()), "without:all", focus="results")
 
     @staticmethod
     def _columns(where: ResourceFilter, typed: tuple[str, ...]) -> list[tuple[str, Sort | None]]:
