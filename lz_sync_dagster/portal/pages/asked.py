@@ -27,6 +27,7 @@ EXPORT = "/api/v1/resources/export"
 #: Values that a filter by one dimension may have, and characters of a text.
 MANY, LONG = 100, 1_024
 _CONTENT = re.compile(r"[A-Z_]{1,16}")
+_INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d(?:\.\d{1,9})?)?(?: ?UTC|Z)?", re.ASCII | re.IGNORECASE)
 _NUMBERS = frozenset({Sort.UPDATED, Sort.VIOLATIONS})
 _FLAGS = {"true": True, "false": False}
 
@@ -125,7 +126,7 @@ def instant(text: str | None, now: datetime, name: str, notes: list[str]) -> int
     if text is None:
         return None
     try:
-        number = parse_ns(text.replace(" ", "+"))
+        number = parse_ns(_rfc3339(text))
     except (ValueError, OverflowError):
         notes.append(f"“{name}” is no instant such as 2026-01-31T12:00:00Z, and is left out.")
         return None
@@ -133,6 +134,15 @@ def instant(text: str | None, now: datetime, name: str, notes: list[str]) -> int
         notes.append(f"“{name}” is not in the past, and is left out.")
         return None
     return number
+
+
+def _rfc3339(text: str) -> str:
+    """An instant as the pages write it, maybe without its seconds. A plus sign of an address arrives as a space."""
+    said = _INSTANT.fullmatch(text.strip())
+    if said is None:
+        return text.replace(" ", "+")
+    day, time, seconds = said.groups()
+    return f"{day}T{time}{seconds or ':00'}Z"
 
 
 def _sort(text: str | None, notes: list[str]) -> tuple[Sort, bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -40,12 +40,14 @@ from lz_sync_dagster.sync.store.resource_views import (
     facet,
     list_resources,
 )
-from lz_sync_dagster.sync.timing import Clock, format_ns, from_ns
+from lz_sync_dagster.sync.timing import Clock, format_ns, from_ns, to_ns
 
 #: Rows of a page, and values of a facet that are shown before the others are asked for.
 ROWS, VALUES = 50, 8
-#: Milliseconds without a key before a search starts.
+#: Milliseconds without a key, or a move of the slider, before a question is asked.
 _PAUSE = 300
+#: The key of the slider.
+SLIDER = "slider"
 
 _DIMENSIONS = {Dimension.ASSET_TYPE: "Type", Dimension.PROJECT: "Project", Dimension.LOCATION: "Location"}
 _SORTS = {
@@ -176,6 +178,7 @@ class InfrastructurePage:
         self._client = ui.context.client
         self._question = question
         self._instant: InstantControls | None = None
+        self._moved_to: ListQuestion | None = None
         self._opened: set[Dimension] = set()
         self._counts: Counts | None = None
         with section("Infrastructure"):
@@ -288,8 +291,13 @@ class InfrastructurePage:
         self._instant.show(self._question)
 
     async def _chose(self, as_of_ns: int | None, key: str) -> None:
-        if as_of_ns != self._question.as_of_ns:
-            await self._go(self._question.at(as_of_ns), key)
+        """Ask for another instant. All moves of the slider, one after the other, are one step back in the browser."""
+        question = self._question.at(as_of_ns)
+        if key != SLIDER:
+            await self._go(question, key)
+        elif as_of_ns != self._question.as_of_ns:
+            moved, self._moved_to = self._moved_to, question
+            await self._go(question, replace_address=moved is self._question)
 
     # --- filters ---
 
@@ -505,7 +513,7 @@ class InstantControls:
     that the keyboard stays on them.
 
     Args:
-        chose: is called with an instant, or ``None`` for now, and the key of what has the focus then.
+        chose: is called with an instant, or ``None`` for now, and the key of what it was chosen with.
     """
 
     def __init__(
@@ -515,39 +523,50 @@ class InstantControls:
         self._clock = clock
         self._chose = chose
         self._timeline = timeline = Timeline.over(first, clock())
+        self._position: int | None = None
         with ui.element("div").classes("lz-instant"):
             text("span", "As of", "lz-dim")
-            self._shown = text("span", "now", "lz-strong").props('role="status"')
-            self._slider = ui.slider(min=0, max=timeline.count, value=timeline.count)
-            self._slider.props(
-                f'aria-label="Instant: from {format_ns(timeline.at(0) or 0)} until now, '
-                f'in steps of {words.span(timeline.step)}" data-key=slider'
-            )
-            self._slider.on_value_change(
-                lambda event: elements.put(self._shown, _moment(timeline.at(int(event.value or 0))))
-            )
-            self._slider.on("change", self._slid)
+            self._shown = text("span", "now", "lz-strong")
+            self._slider = ui.element("input").classes("lz-slider")
             self._exact = ui.input().classes("lz-exact")
-            self._exact.props('outlined dense maxlength=40 placeholder="2026-01-31T12:00:00Z" data-key=exact')
+            self._exact.props('outlined dense maxlength=40 placeholder="2026-01-31 12:00:00 UTC" data-key=exact')
             self._exact.props('aria-label="Exact instant, in UTC"')
             self._exact.on("keydown.enter", self._entered)
-            self._to_now = ui.button("Now", on_click=self._reset).props("flat dense no-caps color=primary")
+            self._to_now = ui.button("Now", on_click=self._reset).props("flat dense no-caps")
         self._note = text("p", "", "lz-dim").props('role="status"')
+        self._exact.props["aria-describedby"] = self._note.html_id
+        self._slider.props(f"type=range min=0 max={timeline.count} step=1 data-key={SLIDER}")
+        self._slider.props["aria-label"] = (
+            f"Instant: from {_moment(timeline.at(0))} until now, in steps of {words.span(timeline.step)}"
+        )
+        self._slider.on("input", self._slid, js_handler=_slides(timeline, self._shown.html_id))
 
     def show(self, question: ListQuestion) -> None:
         """Show the instant of a question."""
         as_of_ns = question.as_of_ns
-        self._slider.set_value(self._timeline.position(as_of_ns))
+        self._place(self._timeline.position(as_of_ns), _moment(as_of_ns))
         elements.put(self._shown, _moment(as_of_ns))
         self._exact.set_value("" if as_of_ns is None else format_ns(as_of_ns))
-        elements.show(self._to_now, as_of_ns is not None)
+        self._exact.props(remove="aria-invalid")
+        self._to_now.classes(**{"add" if as_of_ns is None else "remove": "lz-away"})
         known = f"Known since {instant(self._first)}; a step is {words.span(self._timeline.step)}."
         elements.put(self._note, known if as_of_ns is None else f"The state at {_moment(as_of_ns)}. {known}")
 
+    def _place(self, position: int, said: str) -> None:
+        """Put the slider where it is not yet. Where it was moved to, it may have been moved on from by now."""
+        if self._position is None:
+            # The browser takes the attributes when it makes the slider; what is set later would undo moving it.
+            self._slider.props["^value"] = str(position)
+            self._slider.props["^aria-valuetext"] = said
+        elif position != self._position:
+            self._slider.client.run_javascript(_placed(self._slider.html_id, position, said))
+        self._position = position
+
     async def _slid(self, event: GenericEventArguments) -> None:
-        """The slider was let go of. Its own value may be older than the event's, since it is sent not so often."""
+        """The slider was moved, and rests."""
         if isinstance(event.args, int | float):
-            await self._chose(self._timeline.at(int(event.args)), "slider")
+            self._position = int(event.args)
+            await self._chose(self._timeline.at(self._position), SLIDER)
 
     async def _entered(self) -> None:
         said = str(self._exact.value or "").strip()
@@ -555,11 +574,36 @@ class InstantControls:
         as_of_ns = asked.instant(said or None, self._clock(), "as of", notes)
         if notes:
             elements.put(self._note, notes[0])
+            self._exact.props("aria-invalid=true")
         else:
             await self._chose(as_of_ns, "exact")
 
     async def _reset(self) -> None:
         await self._chose(None, "results")
+
+
+def _slides(timeline: Timeline, shown: str) -> str:
+    """The script for a move of the slider: it says the instant at once, and tells the position when it rests."""
+    first, step = to_ns(timeline.first) // 1_000_000, timeline.step // timedelta(milliseconds=1)
+    return f"""(e) => {{
+        const at = Number(e.target.value);
+        const moment = Math.max({first}, (Math.floor({first} / {step}) + at) * {step});
+        const text = new Date(moment).toISOString().slice(0, 19).replace("T", " ") + " UTC";
+        const said = at >= {timeline.count} ? "now" : text;
+        e.target.setAttribute("aria-valuetext", said);
+        document.getElementById("{shown}").textContent = said;
+        clearTimeout(e.target.resting);
+        e.target.resting = setTimeout(() => emit(at), {_PAUSE});
+    }}"""
+
+
+def _placed(slider: str, position: int, said: str) -> str:
+    """The script that puts the slider somewhere."""
+    text_said = orjson.dumps(said).decode()
+    return (
+        f"{{const e = document.getElementById('{slider}'); clearTimeout(e.resting); e.value = {position};"
+        f" e.setAttribute('aria-valuetext', {text_said})}}"
+    )
 
 
 def _moment(as_of_ns: int | None) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lz_sync_dagster.portal.pages import asked
 from lz_sync_dagster.portal.pages.asked import ListQuestion, Timeline
 from lz_sync_dagster.sync.store.resource_views import Dimension, Place, ResourceFilter, Sort
-from lz_sync_dagster.sync.timing import to_ns
+from lz_sync_dagster.sync.timing import parse_ns, to_ns
 from tests.conftest import NOW
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=30)
@@ -87,6 +87,22 @@ def test_what_is_not_understood_is_said_and_left_out(name: str, value: str, said
     assert question == ListQuestion()
     assert len(notes) == 1
     assert said in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("2026-01-31 12:00:09 UTC", "2026-01-31T12:00:09Z"),
+        ("2026-01-31 12:00", "2026-01-31T12:00:00Z"),
+        (" 2026-01-31T12:00:09.5 ", "2026-01-31T12:00:09.5Z"),
+        ("2026-01-31T12:00:00+01:00", "2026-01-31T11:00:00Z"),
+        ("2026-01-31T12:00:00 01:00", "2026-01-31T11:00:00Z"),
+    ],
+)
+def test_an_instant_may_be_written_as_the_pages_write_it(said: str, meant: str) -> None:
+    notes: list[str] = []
+    assert asked.instant(said, NOW, "as_of", notes) == parse_ns(meant)
+    assert notes == []
 
 
 def test_a_place_of_another_list_is_none_of_this_one() -> None:
