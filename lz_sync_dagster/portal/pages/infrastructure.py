@@ -486,7 +486,7 @@ class InfrastructurePage:
             if with_type:
                 elements.hint(text("td", inventory_words.type_name(row.asset_type)), row.asset_type)
             for cell in cells:
-                text("td", cell, "lz-dim" if cell in (words.UNKNOWN, inventory_words.NONE) else "")
+                self._cell(cell)
             text("td", row.project or inventory_words.NONE, "" if row.project else "lz-dim")
             text("td", row.location or inventory_words.NONE, "" if row.location else "lz-dim")
             since = from_ns(row.valid_from_ns)
@@ -496,6 +496,17 @@ class InfrastructurePage:
                     Chip(inventory_words.violations_sign(row.violations))
                 else:
                     text("span", "none known", "lz-dim lz-nowrap")
+
+    @staticmethod
+    def _cell(said: str) -> None:
+        """A value; a field that the data does not have is a dash that says so."""
+        if said != inventory_words.ABSENT:
+            text("td", said, "lz-dim" if said in (words.UNKNOWN, inventory_words.NONE) else "")
+            return
+        with ui.element("td").classes("lz-dim") as cell:
+            elements.hint(cell, said)
+            text("span", "—").props('aria-hidden="true"')
+            text("span", said, "lz-heard")
 
     def _pager(self, question: ListQuestion, page: ResourcePage) -> None:
         begin = replace(question, after=None, before=None)

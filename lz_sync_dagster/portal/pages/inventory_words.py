@@ -19,8 +19,10 @@ from lz_sync_dagster.sync.store.resource_history import ChangeKind
 from lz_sync_dagster.sync.store.resource_views import ResourceFilter, ResourceRow
 from lz_sync_dagster.sync.timing import from_ns
 
-#: What a cell says of a value that is a list without items.
-NONE = "none"
+#: What a cell says of a value that is a list without items, and of a field that data which was read does not have.
+NONE, ABSENT = "none", "not in the data"
+#: How Google writes that something never ends.
+_FOREVER = "9999-12-31T"
 
 CONTENTS = {
     "RESOURCE": "Resources",
@@ -299,10 +301,11 @@ _COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("Account", "service_account"),
         ("Kind", "key_type"),
         ("Origin", "origin"),
-        ("Valid until", "valid_before"),
+        ("Expires", "valid_before"),
         ("Disabled", "disabled"),
     ),
 }
+_SPELLED = {"ip": "IP", "ips": "IPs", "cidr": "CIDR", "iam": "IAM", "kms": "KMS", "id": "ID"}
 _KIND_OF = {asset_type: view.kind for view in VIEWS for asset_type in view.asset_types}
 _POLICY_COLUMNS = ("Bindings", "Roles", "Members")
 
@@ -331,9 +334,11 @@ def typed_cells(where: ResourceFilter, row: ResourceRow, data: Mapping[str, Any]
 
 
 def cell(content: Any) -> str:
-    """A value of a typed view as a person writes it."""
+    """A value of a typed view, of data that was read, as a person writes it."""
     if content is None:
-        return UNKNOWN
+        return ABSENT
+    if isinstance(content, str) and content.startswith(_FOREVER):
+        return "never"
     if isinstance(content, bool):
         return "yes" if content else "no"
     if isinstance(content, list | dict) and not content:
@@ -346,8 +351,8 @@ def cell(content: Any) -> str:
 
 
 def field_name(key: str) -> str:
-    """``external_ips`` as a label: ``External ips``."""
-    words = key.replace("_", " ")
+    """``external_ips`` as a label: ``External IPs``."""
+    words = " ".join(_SPELLED.get(word, word) for word in key.split("_"))
     return words[:1].upper() + words[1:]
 
 

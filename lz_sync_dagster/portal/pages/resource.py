@@ -245,7 +245,7 @@ class ResourceView:
                 with ui.element("div"):
                     text("dt", inventory_words.field_name(key))
                     said = inventory_words.cell(value)
-                    text("dd", said, "lz-path" if said != words.UNKNOWN else "lz-dim")
+                    text("dd", said, "lz-path" if said != inventory_words.ABSENT else "lz-dim")
 
     def _content(self, item: HeldContent) -> None:
         name = inventory_words.CONTENTS.get(item.row.content_type, item.row.content_type)

@@ -152,11 +152,11 @@ def test_columns_are_those_of_one_kind_only() -> None:
     assert words.typed_columns(ResourceFilter(content_type="IAM_POLICY")) == ("Bindings", "Roles", "Members")
 
 
-def test_cells_say_unknown_for_what_the_data_does_not_say() -> None:
+def test_what_was_not_read_is_unknown_and_what_the_data_lacks_is_not_in_it() -> None:
     where = ResourceFilter(asset_types=(VM,))
     assert words.typed_cells(where, row(), None) == ["unknown"] * 4
     data = {"status": "RUNNING", "networkInterfaces": [{"networkIP": "10.0.0.1"}]}
-    assert words.typed_cells(where, row(), data) == ["RUNNING", "unknown", "10.0.0.1", "none"]
+    assert words.typed_cells(where, row(), data) == ["RUNNING", "not in the data", "10.0.0.1", "none"]
     policy = {"bindings": [{"role": "r/a", "members": ["user:a", "user:b"]}, {"role": "r/b", "members": ["user:a"]}]}
     assert words.typed_cells(ResourceFilter(content_type="IAM_POLICY"), row(), policy) == ["3", "2", "2"]
 
@@ -164,7 +164,9 @@ def test_cells_say_unknown_for_what_the_data_does_not_say() -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (None, "unknown"),
+        (None, "not in the data"),
+        ("9999-12-31T23:59:59Z", "never"),
+        ("2027-01-01T00:00:00Z", "2027-01-01T00:00:00Z"),
         (True, "yes"),
         (False, "no"),
         ([], "none"),
@@ -175,6 +177,14 @@ def test_cells_say_unknown_for_what_the_data_does_not_say() -> None:
 )
 def test_values_are_said_as_a_person_writes_them(value: Any, said: str) -> None:
     assert words.cell(value) == said
+
+
+def test_a_field_is_named_as_a_person_writes_it() -> None:
+    assert [words.field_name(key) for key in ("external_ips", "ip_cidr_range", "status")] == [
+        "External IPs",
+        "IP CIDR range",
+        "Status",
+    ]
 
 
 def test_a_difference_has_the_sides_that_were_there() -> None:
