@@ -319,6 +319,7 @@ def test_the_state_of_an_instant_by_slider_and_by_text(page: Page, served: str) 
 
 def test_one_resource_with_its_differences_findings_and_terraform(page: Page, served: str) -> None:
     open_list(page, served, "?violations=true")
+    expect(page.locator(".lz-top h2")).to_have_text("1 open violation on 1 known resource")
     page.get_by_role("link", name="vm-003", exact=True).click()
     expect(page.get_by_role("heading", name="vm-003")).to_be_visible()
     history = page.get_by_role("region", name="History").locator(".lz-history > li")

@@ -39,6 +39,7 @@ from lz_sync_dagster.sync.store.resource_views import (
     count,
     facet,
     list_resources,
+    violations,
 )
 from lz_sync_dagster.sync.timing import Clock, format_ns, from_ns, to_ns
 
@@ -98,9 +99,10 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many resources a list has, and of which values."""
+    """How many resources a list has, and of which values. ``violations``: open on them, if it is of those with some."""
 
     total: int
+    violations: int | None
     facets: dict[Dimension, Facet]
 
 
@@ -139,7 +141,9 @@ def read_counts(connection: sa.Connection, _now: datetime, *, question: ListQues
     """The figures of a list."""
     where, at = question.where, question.as_of_ns
     return Counts(
-        count(connection, where, as_of_ns=at), {by: facet(connection, where, by, as_of_ns=at) for by in _DIMENSIONS}
+        count(connection, where, as_of_ns=at),
+        violations(connection, where, as_of_ns=at) if where.has_findings else None,
+        {by: facet(connection, where, by, as_of_ns=at) for by in _DIMENSIONS},
     )
 
 
@@ -274,9 +278,8 @@ class InfrastructurePage:
     def _heading(self, counts: Counts | None) -> str:
         if counts is None:
             return "Resources"
-        if counts.total == 0 and not self._whole:
-            return "No known resource fits"
-        return inventory_words.many(counts.total, "resource" if self._whole else "known resource")
+        content_type = self._question.where.content_type
+        return inventory_words.heading(content_type, counts.total, counts.violations, whole=self._whole)
 
     # --- the instant ---
 
@@ -543,7 +546,7 @@ class InstantControls:
             self._exact.props('outlined dense maxlength=40 placeholder="2026-01-31 12:00:00 UTC" data-key=exact')
             self._exact.props('aria-label="Exact instant, in UTC"')
             self._exact.on("keydown.enter", self._entered)
-            self._to_now = ui.button("Now", on_click=self._reset).props("flat dense no-caps")
+            self._to_now = ui.button("Now", on_click=self._reset, color=None).props("flat dense no-caps")
         self._note = text("p", "", "lz-dim").props('role="status"')
         self._exact.props["aria-describedby"] = self._note.html_id
         self._slider.props(f"type=range min=0 max={timeline.count} step=1 data-key={SLIDER}")

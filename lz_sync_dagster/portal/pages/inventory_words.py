@@ -31,6 +31,14 @@ CONTENTS = {
     "RELATIONSHIP": "Relationships",
 }
 
+#: What a list has rows of, by content.
+_ROWS = {
+    "RESOURCE": ("resource", "resources"),
+    "IAM_POLICY": ("IAM policy", "IAM policies"),
+    "ORG_POLICY": ("organization policy", "organization policies"),
+}
+_OTHER_ROWS = ("resource with such content", "resources with such content")
+
 CHANGE_SIGNS: dict[ChangeKind, Sign] = {
     ChangeKind.CREATED: Sign("Created", "add_circle", "good"),
     ChangeKind.UPDATED: Sign("Updated", "edit", "busy"),
@@ -221,6 +229,21 @@ def nothing_found(rows: Sequence[LedgerRow], status: SyncStatus, *, filtered: bo
     if any(row.status is not CoverageStatus.COMPLETE for row in rows):
         return "Nothing that is known fits, and not everything is known: see what was not read."
     return "Nothing fits: everything was read, and there is no such resource." if filtered else "There is none."
+
+
+def heading(content_type: str, total: int, violations: int | None, *, whole: bool) -> str:
+    """How many rows a list has.
+
+    Args:
+        violations: that are open on them, of a list of what has some.
+        whole: everything that it is about was read.
+    """
+    known = "" if whole else "known "
+    one, several = _ROWS.get(content_type, _OTHER_ROWS)
+    if total == 0 and not whole:
+        return f"No {known}{one} fits"
+    rows = many(total, known + one, known + several)
+    return rows if violations is None else f"{many(violations, 'open violation')} on {rows}"
 
 
 def inventory_notice(status: SyncStatus, now: datetime) -> str | None:

@@ -599,6 +599,17 @@ def count(connection: sa.Connection, where: ResourceFilter, *, as_of_ns: int | N
     return total
 
 
+def violations(connection: sa.Connection, where: ResourceFilter, *, as_of_ns: int | None = None) -> int:
+    """How many findings were open on the resources that a filter finds."""
+    total = 0
+    for table in tables_at(as_of_ns):
+        column = Columns(connection, table, _hidden_in_counts(connection, where, as_of_ns))
+        names = sa.select(table.c.name).where(*conditions(connection, column, where, as_of_ns))
+        query = sa.select(sa.func.count()).where(is_open(as_of_ns), findings.c.resource.in_(names))
+        total += connection.execute(query.select_from(findings)).scalar_one()
+    return total
+
+
 def facet(
     connection: sa.Connection,
     where: ResourceFilter,

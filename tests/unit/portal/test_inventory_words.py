@@ -95,6 +95,23 @@ def test_an_empty_list_is_empty_only_if_everything_was_read() -> None:
         assert words.nothing_found(rows, known, filtered=True).startswith("Nothing is known yet")
 
 
+@pytest.mark.parametrize(
+    ("content_type", "total", "violations", "whole", "said"),
+    [
+        ("RESOURCE", 1, None, True, "1 resource"),
+        ("RESOURCE", 390, 498, True, "498 open violations on 390 resources"),
+        ("RESOURCE", 2, 3, False, "3 open violations on 2 known resources"),
+        ("RESOURCE", 0, 0, False, "No known resource fits"),
+        ("IAM_POLICY", 419, None, True, "419 IAM policies"),
+        ("ACCESS_POLICY", 1, None, False, "1 known resource with such content"),
+    ],
+)
+def test_a_list_is_headed_by_what_it_has(
+    content_type: str, total: int, violations: int | None, whole: bool, said: str
+) -> None:
+    assert words.heading(content_type, total, violations, whole=whole) == said
+
+
 def test_a_list_says_what_it_may_lack() -> None:
     assert words.gap_note([part(COMPLETE)]) is None
     assert "was not read" not in (words.gap_note([part(STALE)]) or "")

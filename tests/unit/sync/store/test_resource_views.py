@@ -21,6 +21,7 @@ from lz_sync_dagster.sync.store.resource_views import (
     facet,
     fits,
     list_resources,
+    violations,
 )
 from tests.unit.sync.store import inventory_rows
 from tests.unit.sync.store.inventory_rows import END, HOUR, LOCATIONS, PROJECTS, SCOPES, START, TEXTS, TYPES, Inventory
@@ -152,7 +153,10 @@ def test_counts_are_those_of_the_list(
         total = count(connection, where, as_of_ns=as_of_ns)
         found = facet(connection, where, by, as_of_ns=as_of_ns, values=2)
         every = facet(connection, where, by, as_of_ns=as_of_ns)
+        open_findings = violations(connection, where, as_of_ns=as_of_ns)
     assert total == len(inventory.found(where, as_of_ns))
+    by_resource = inventory.violations(as_of_ns)
+    assert open_findings == sum(by_resource[row.values["name"]] for row in inventory.found(where, as_of_ns))
     counts = Counter(row.values[by.value] for row in inventory.found(where, as_of_ns, without=by))
     assert dict(every.values) == counts
     assert every.others == 0
