@@ -418,7 +418,7 @@ class InfrastructurePage:
                     question,
                     row,
                     cells,
-                    found.known.now,
+                    found.known.now if question.as_of_ns is None else from_ns(question.as_of_ns),
                     with_type=(_SORTS[Sort.ASSET_TYPE], Sort.ASSET_TYPE) in columns,
                 )
         self._pager(question, page)

@@ -152,6 +152,7 @@ class ResourceView:
         self._details = details
         self._row = details.row
         self._as_of_ns = found.known.as_of_ns
+        self._then = self._now if self._as_of_ns is None else from_ns(self._as_of_ns)
         self._head(notes)
         with ui.element("div").classes("lz-columns"):
             with ui.element("div").classes("lz-stack"):
@@ -192,15 +193,15 @@ class ResourceView:
                 self._pair("Scope", row.scope, ResourceFilter(scopes=(row.scope,)))
                 self._pair("Id", row.resource_id)
                 since = from_ns(row.valid_from_ns)
-                self._pair("As it is since", f"{instant(since)} ({words.ago(since, self._now)})")
+                before = "" if self._as_of_ns is None else " then"
+                self._pair("As it is since", f"{instant(since)} ({words.ago(since, self._then)}{before})")
                 if row.valid_to_ns is not None:
                     self._pair("Until", instant(from_ns(row.valid_to_ns)))
                 self._pair("Version", f"{row.version:,}")
                 self._pair("Told by", row.source)
                 self._pair("Told at", instant(from_ns(row.observed_ns)))
 
-    @staticmethod
-    def _pair(name: str, content: str | None, where: ResourceFilter | None = None) -> None:
+    def _pair(self, name: str, content: str | None, where: ResourceFilter | None = None) -> None:
         with ui.element("div"):
             text("dt", name)
             with ui.element("dd"):
@@ -209,22 +210,21 @@ class ResourceView:
                 elif where is None:
                     text("span", content, "lz-path")
                 else:
-                    link(content, asked.list_address(ListQuestion(where)), "lz-path")
+                    link(content, asked.list_address(ListQuestion(where, as_of_ns=self._as_of_ns)), "lz-path")
 
     def _where(self) -> None:
         """The way down to it, as far as the hierarchy is known."""
         above = [item for item in self._details.ancestors if item.name != self._row.name]
         with ui.element("nav").props('aria-label="Where it is"'), ui.element("ol").classes("lz-line lz-crumbs"):
             with ui.element("li"):
-                link("Infrastructure", INFRASTRUCTURE_PAGE)
+                link("Infrastructure", asked.list_address(ListQuestion(as_of_ns=self._as_of_ns)))
             for item in reversed(above):
                 with ui.element("li"):
                     if item.name is None:
                         text("span", item.ancestor)
                     else:
-                        elements.hint(
-                            link(item.display_name or item.ancestor, asked.resource_address(item.name)), item.ancestor
-                        )
+                        address = asked.resource_address(item.name, self._as_of_ns)
+                        elements.hint(link(item.display_name or item.ancestor, address), item.ancestor)
 
     # --- what it says ---
 
