@@ -365,6 +365,19 @@ def test_an_unknown_name_is_said_to_be_unknown(page: Page, served: str) -> None:
     expect(page.get_by_role("note")).to_contain_text("1 of 3 parts was not read completely")
 
 
+def test_a_name_that_was_not_known_then_is_said_to_be_so_with_what_was_not_read_of_its_part(
+    page: Page, served: str
+) -> None:
+    then = format_ns(to_ns(NOW - timedelta(days=8)))
+    page.goto(f"{served}/lz-sync/infrastructure/resource?name=//storage.googleapis.com/logs&as_of={then}")
+    expect(page.get_by_role("heading", name="The resource was not known then")).to_be_visible()
+    note = page.get_by_role("note")
+    expect(note).to_contain_text("This part was not known completely then")
+    expect(note).not_to_contain_text(SQL)
+    page.goto(f"{served}/lz-sync/infrastructure/resource?name=//x/y&as_of=yesterday")
+    expect(page.get_by_text("“as_of” is no instant")).to_be_visible()
+
+
 @pytest.mark.parametrize(("title", "ending"), [("CSV", "csv"), ("JSON Lines", "jsonl"), ("Parquet", "parquet")])
 def test_an_export_has_what_the_list_has(page: Page, served: str, tmp_path: Path, title: str, ending: str) -> None:
     open_list(page, served, f"?type={VM}&q=vm-00")

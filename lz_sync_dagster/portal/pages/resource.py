@@ -31,7 +31,7 @@ from lz_sync_dagster.sync.store.resource_details import (
     HeldContent,
     ResourceDetails,
     TerraformAddress,
-    known_name,
+    known_parts,
     resource_details,
 )
 from lz_sync_dagster.sync.store.resource_history import Version
@@ -78,8 +78,10 @@ def read(connection: sa.Connection, now: datetime, *, portal: Portal, name: str,
     """A resource as it is, or was."""
     details = resource_details(connection, name, as_of_ns=as_of_ns)
     if details is None:
-        state = inventory_layer.known(connection, portal, now, Parts(), as_of_ns)
-        return Found(state, None, known_name(connection, name), {}, Compared(False, 0, 0))
+        parts = known_parts(connection, name)
+        own = Parts(*(tuple(sorted(set(values))) for values in zip(*parts, strict=True)))
+        state = inventory_layer.known(connection, portal, now, own, as_of_ns)
+        return Found(state, None, bool(parts), {}, Compared(False, 0, 0))
     contents = tuple(item.row.content_type for item in details.contents)
     only = Parts((details.row.scope,), (details.row.asset_type,), contents)
     unresolved = terraform_drift.unresolved_by_type(connection)
@@ -118,14 +120,15 @@ async def _page(request: Request, name: str = "", as_of: str | None = None) -> N
     inventory_layer.announce(frame, found.known)
     with box:
         if found.details is None:
-            _nothing(name, found)
+            _nothing(name, found, notes)
         else:
             ui.page_title(f"{_title(found.details.row)} · LZ Sync")
             ResourceView(portal, found, found.details, notes)
 
 
-def _nothing(name: str, found: Found) -> None:
+def _nothing(name: str, found: Found, notes: list[str]) -> None:
     with section("The resource is not known" if not found.elsewhen else "The resource was not known then"):
+        inventory_layer.notes(notes)
         text("p", name or "No name is given.", "lz-path")
         inventory_layer.provenance(found.known)
         if found.elsewhen:

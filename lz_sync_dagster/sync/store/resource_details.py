@@ -179,6 +179,13 @@ def known_name(connection: sa.Connection, name: str) -> bool:
     return connection.scalar(sa.select(resources.c.name).where(resources.c.name == name).limit(1)) is not None
 
 
+def known_parts(connection: sa.Connection, name: str) -> list[tuple[str, str, str]]:
+    """The parts (scope, asset type, content type) that a resource is of that is or was known; none if it never was."""
+    table = resources
+    query = sa.select(table.c.scope, table.c.asset_type, table.c.content_type).where(table.c.name == name)
+    return [(row.scope, row.asset_type, row.content_type) for row in connection.execute(query)]
+
+
 def resource_details(connection: sa.Connection, name: str, *, as_of_ns: int | None = None) -> ResourceDetails | None:
     """A resource as it is, or was at an instant; ``None`` if it is not known, or was not then.
 
