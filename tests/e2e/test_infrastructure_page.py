@@ -195,8 +195,8 @@ def test_filter_search_sort_and_reload(page: Page, served: str) -> None:
     kinds.get_by_role("link", name="Instance · compute").click()
     expect(heading).to_have_text("130 resources")
     columns = page.locator(".lz-table thead th").all_inner_texts()
-    assert columns[1:5] == ["Status", "Machine type", "Internal addresses", "External addresses"]
-    expect(page.locator("tr[data-name] td").first).to_have_text("RUNNING")
+    assert columns[1:6] == ["Violations", "Status", "Machine type", "Internal addresses", "External addresses"]
+    expect(page.locator("tr[data-name] td").nth(1)).to_have_text("RUNNING")
     page.get_by_role("group", name="Project").get_by_role("link", name="p-1").click()
     expect(heading).to_have_text("43 resources")
     page.get_by_role("searchbox", name="Search resources by name").press_sequentially("VM-00")

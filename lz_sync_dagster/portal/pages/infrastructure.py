@@ -450,8 +450,8 @@ class InfrastructurePage:
         names = [Sort.NAME] if typed and where.asset_types else [Sort.NAME, Sort.ASSET_TYPE]
         own: list[tuple[str, Sort | None]] = [(title, None) for title in typed]
         known: list[tuple[str, Sort | None]] = [(_SORTS[sort], sort) for sort in names]
-        rest = (Sort.PROJECT, Sort.LOCATION, Sort.UPDATED, Sort.VIOLATIONS)
-        return [*known, *own, *((_SORTS[sort], sort) for sort in rest)]
+        rest = (Sort.PROJECT, Sort.LOCATION, Sort.UPDATED)
+        return [*known, (_SORTS[Sort.VIOLATIONS], Sort.VIOLATIONS), *own, *((_SORTS[sort], sort) for sort in rest)]
 
     @staticmethod
     def _order(question: ListQuestion, sort: Sort) -> str:
@@ -488,17 +488,17 @@ class InfrastructurePage:
                     Chip(inventory_words.DELETED)
             if with_type:
                 elements.hint(text("td", inventory_words.type_name(row.asset_type)), row.asset_type)
+            with ui.element("td"):
+                if row.violations:
+                    Chip(inventory_words.violations_sign(row.violations))
+                else:
+                    text("span", "none known", "lz-dim lz-nowrap")
             for cell in cells:
                 self._cell(cell)
             text("td", row.project or inventory_words.NONE, "" if row.project else "lz-dim")
             text("td", row.location or inventory_words.NONE, "" if row.location else "lz-dim")
             since = from_ns(row.valid_from_ns)
             elements.hint(text("td", words.ago(since, now), "lz-nowrap lz-dim"), f"as it is since {instant(since)}")
-            with ui.element("td"):
-                if row.violations:
-                    Chip(inventory_words.violations_sign(row.violations))
-                else:
-                    text("span", "none known", "lz-dim lz-nowrap")
 
     @staticmethod
     def _cell(said: str) -> None:
