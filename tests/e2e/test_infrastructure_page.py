@@ -342,6 +342,7 @@ def test_one_resource_with_its_differences_findings_and_terraform(page: Page, se
     expect(page.get_by_role("region", name="Cost")).to_contain_text("Not known")
     expect(page.get_by_role("region", name="Refers to")).to_contain_text("1 not in the inventory")
     tree = page.locator(".lz-tree")
+    assert tree.evaluate("e => e.textContent").startswith("status: TERMINATED")
     tree.locator("summary", has_text="items").press("Enter")
     tree.locator("li", has_text="metadata").locator("details details > summary").last.press("Enter")
     expect(tree.get_by_text("Removed: may be a secret")).to_be_visible()

@@ -373,6 +373,12 @@ def cell(content: Any) -> str:
     return value(content)
 
 
+def removed(count: int) -> str:
+    """How many values are not shown, and why."""
+    why_not = "it may be a secret" if count == 1 else "they may be secrets"
+    return f"{many(count, 'value')} removed, since {why_not}."
+
+
 def field_name(key: str) -> str:
     """``external_ips`` as a label: ``External IPs``."""
     words = " ".join(_SPELLED.get(word, word) for word in key.split("_"))

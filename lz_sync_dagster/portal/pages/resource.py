@@ -255,20 +255,24 @@ class ResourceView:
         title = "Data" if item.row.content_type == "RESOURCE" else name
         with section(title):
             if item.content is None:
-                text(
-                    "p",
-                    "It is gone; what it said last is in the history."
-                    if item.row.deleted
-                    else "Its content is not known.",
-                    "lz-empty",
-                )
+                self._no_content(item.row)
                 return
             if item.row.content_type == "IAM_POLICY":
                 self._bindings(item.row, item.content.data)
             count = len(item.content.redacted)
             if count:
-                text("p", f"{inventory_words.many(count, 'value')} removed, since they may be secrets.", "lz-dim")
+                text("p", inventory_words.removed(count), "lz-dim")
             DataTree(item.content.data, frozenset(item.content.redacted))
+
+    @staticmethod
+    def _no_content(row: ResourceRow) -> None:
+        if not row.deleted:
+            text("p", "Its content is not known.", "lz-empty")
+            return
+        with ui.element("p").classes("lz-empty"):
+            text("span", "It is gone; what it said last is in the history. ")
+            if row.version > 1:
+                link("As it was last", asked.resource_address(row.name, row.valid_from_ns - 1))
 
     @staticmethod
     def _bindings(row: ResourceRow, data: Mapping[str, Any]) -> None:
@@ -531,7 +535,7 @@ class DataTree:
     def _node(self, key: str, value: Any, path: str, depth: int) -> None:
         with ui.element("li"):
             if not isinstance(value, dict | list) or not value:
-                text("span", key, "lz-key")
+                text("span", f"{key}: ", "lz-key")
                 if path in self._redacted and value == REDACTED:
                     Chip(inventory_words.REDACTED)
                 else:
@@ -543,7 +547,7 @@ class DataTree:
                 if depth == 0 and len(value) <= 12:
                     branch.props("open")
                 with ui.element("summary"):
-                    text("span", key, "lz-key")
+                    text("span", f"{key}: ", "lz-key")
                     one = "item" if isinstance(value, list) else "field"
                     text("span", inventory_words.many(len(value), one), "lz-dim")
                 self._items(value.items() if isinstance(value, dict) else enumerate(value), path, depth + 1)

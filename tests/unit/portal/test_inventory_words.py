@@ -204,6 +204,11 @@ def test_a_field_is_named_as_a_person_writes_it() -> None:
     ]
 
 
+def test_removed_values_are_counted() -> None:
+    assert words.removed(1) == "1 value removed, since it may be a secret."
+    assert words.removed(2) == "2 values removed, since they may be secrets."
+
+
 def test_a_difference_has_the_sides_that_were_there() -> None:
     found = json_diff({"gone": 1, "same": 2, "other": "a"}, {"same": 2, "other": "b", "new": None}).changes
     assert {change.path: words.field_sides(change) for change in found} == {
