@@ -234,8 +234,12 @@ def test_pages_forward_and_back_are_the_same(page: Page, served: str) -> None:
     assert len(first) == 50
     pages = page.get_by_role("navigation", name="Pages of the list")
     expect(pages.get_by_role("link", name="Previous page")).to_have_count(0)
-    pages.get_by_role("link", name="Next page").click()
+    expect(pages).to_contain_text("rows 1-50 of 130")
+    entries = page.evaluate("history.length")
+    pages.get_by_role("link", name="Next page").evaluate("e => { e.click(); e.click(); e.click(); }")
     expect(page.locator("tr[data-name] th a").first).not_to_have_text(first[0])
+    expect(pages).to_contain_text("rows 51-100 of 130")
+    assert page.evaluate("history.length") == entries + 1
     second = names(page)
     pages.get_by_role("link", name="Next page").click()
     expect(page.locator("tr[data-name]")).to_have_count(30)
@@ -243,6 +247,9 @@ def test_pages_forward_and_back_are_the_same(page: Page, served: str) -> None:
     third = names(page)
     page.reload()
     expect(page.locator("tr[data-name]")).to_have_count(30)
+    expect(pages).to_contain_text("rows 101-130 of 130")
+    expect(page.locator(".lz-main").get_by_role("status").last).to_have_text("130 resources")
+    expect(page.get_by_role("heading", name="130 resources")).to_be_visible()
     assert sorted({*first, *second, *third}) == [f"vm-{number:03d}" for number in range(VMS)]
     pages.get_by_role("link", name="Previous page").click()
     expect(page.locator("tr[data-name] th a").first).to_have_text(second[0])

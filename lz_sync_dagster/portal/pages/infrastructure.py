@@ -183,6 +183,8 @@ class InfrastructurePage:
         self._question = question
         self._instant: InstantControls | None = None
         self._moved_to: ListQuestion | None = None
+        self._starts: dict[ListQuestion, int] = {}
+        self._listed: ResourcePage | None = None
         self._opened: set[Dimension] = set()
         self._counts: Counts | None = None
         with section("Infrastructure"):
@@ -201,6 +203,7 @@ class InfrastructurePage:
                 self._filters = text("summary", "Filters", "lz-strong")
                 self._facets = ui.element("div")
             self._results = ui.element("section").classes("lz-section").props('aria-label="Resources"')
+        self._said = text("p", "", "lz-heard").props('role="status"')
 
     # --- what is asked ---
 
@@ -237,10 +240,14 @@ class InfrastructurePage:
     async def show_list(self) -> None:
         """Read the rows that the question asks for, and show them, unless it asks for something else by then."""
         question = self._question
+        self._results.props("aria-busy=true")
         found = await reading.for_page(
             self._portal, self._frame, partial(read_list, portal=self._portal, question=question)
         )
-        if found is None or question is not self._question:
+        if question is not self._question:
+            return
+        self._results.props(remove="aria-busy")
+        if found is None:
             return
         if found.restarted:
             self._note(["The place in the list that the address names is gone; the list is shown from its beginning."])
@@ -261,6 +268,9 @@ class InfrastructurePage:
             return
         self._counts = found
         elements.put(self._total, self._heading(found))
+        elements.put(self._said, self._total.text)
+        if found is not None and self._listed is not None:
+            elements.put(self._position, self._place_of(question, self._listed, found.total))
         self._facets.clear()
         with self._facets:
             self._show_flags(question)
@@ -385,9 +395,10 @@ class InfrastructurePage:
 
     def _show_results(self, question: ListQuestion, found: Listing) -> None:
         where, page = question.where, found.page
+        self._listed = page if page.items else None
         self._whole = bool(found.known.rows) and all(row.status is CoverageStatus.COMPLETE for row in found.known.rows)
         with ui.element("div").classes("lz-line lz-top"):
-            self._total = text("h2", "Resources").props('tabindex="-1" role="status" data-key=results')
+            self._total = text("h2", "Resources").props('tabindex="-1" data-key=results')
             self._exports(question)
         self._active(question)
         inventory_layer.missing(found.known)
@@ -513,13 +524,30 @@ class InfrastructurePage:
 
     def _pager(self, question: ListQuestion, page: ResourcePage) -> None:
         begin = replace(question, after=None, before=None)
+        first = self._start(question, page)
         with ui.element("nav").classes("lz-line lz-pager").props('aria-label="Pages of the list"'):
             if page.preceding is not None:
                 self._link("First page", begin, "first", focus="results")
-                self._link("Previous page", replace(begin, before=page.preceding), "previous", focus="results")
+                previous = replace(begin, before=page.preceding)
+                self._link("Previous page", previous, "previous", focus="results")
+                if first is not None:
+                    self._starts[previous] = max(0, first - ROWS)
             if page.following is not None:
-                self._link("Next page", replace(begin, after=page.following), "next", focus="results")
-            text("span", f"{inventory_words.many(len(page.items), 'row')} shown", "lz-dim")
+                following = replace(begin, after=page.following)
+                self._link("Next page", following, "next", focus="results")
+                if first is not None:
+                    self._starts[following] = first + len(page.items)
+            self._position = text("span", inventory_words.position(first, len(page.items), None), "lz-dim")
+
+    def _start(self, question: ListQuestion, page: ResourcePage) -> int | None:
+        """How many rows are before a page: known of the first one, and of those that one walks to from it."""
+        return 0 if page.preceding is None else self._starts.get(question)
+
+    def _place_of(self, question: ListQuestion, page: ResourcePage, total: int) -> str:
+        first = self._start(question, page)
+        if page.following is None and total >= len(page.items):
+            first = total - len(page.items)
+        return inventory_words.position(first, len(page.items), total)
 
 
 class InstantControls:

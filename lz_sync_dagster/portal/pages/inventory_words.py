@@ -246,6 +246,16 @@ def heading(content_type: str, total: int, violations: int | None, *, whole: boo
     return rows if violations is None else f"{many(violations, 'open violation')} on {rows}"
 
 
+def position(first: int | None, shown: int, total: int | None) -> str:
+    """Which rows of a list a page has: ``rows 101-150 of 2,004``.
+
+    Args:
+        first: the number of rows before it; ``None`` if that is not known, like ``total``.
+    """
+    rows = many(shown, "row") if first is None else f"rows {first + 1:,}-{first + shown:,}"
+    return rows if total is None else f"{rows} of {total:,}"
+
+
 def inventory_notice(status: SyncStatus, now: datetime) -> str | None:
     """What a page has to say first about data of the inventory; ``None`` if all is well."""
     error = f": {status.errors[0]}" if status.errors else ""

@@ -112,6 +112,12 @@ def test_a_list_is_headed_by_what_it_has(
     assert words.heading(content_type, total, violations, whole=whole) == said
 
 
+def test_a_page_of_a_list_says_where_it_is_as_far_as_that_is_known() -> None:
+    assert words.position(100, 50, 2_004) == "rows 101-150 of 2,004"
+    assert words.position(0, 50, None) == "rows 1-50"
+    assert words.position(None, 50, 2_004) == "50 rows of 2,004"
+
+
 def test_a_list_says_what_it_may_lack() -> None:
     assert words.gap_note([part(COMPLETE)]) is None
     assert "was not read" not in (words.gap_note([part(STALE)]) or "")
