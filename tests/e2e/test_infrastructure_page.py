@@ -228,6 +228,13 @@ def test_every_filter_that_holds_is_listed_and_counted(page: Page, served: str) 
     expect(page).to_have_url(re.compile("infrastructure$"))
 
 
+def test_a_list_of_what_is_deleted_says_since_when_that_is_known(page: Page, served: str) -> None:
+    open_list(page, served, f"?type={VM}&deleted=true")
+    begun = (NOW - timedelta(days=10)).strftime("%Y-%m-%d %H:%M UTC")
+    expect(page.locator(".lz-top h2")).to_have_text(f"0 resources deleted since {begun}, when reading began")
+    expect(page.get_by_text("what was deleted before is not known")).to_be_visible()
+
+
 def test_pages_forward_and_back_are_the_same(page: Page, served: str) -> None:
     open_list(page, served, f"?type={VM}")
     first = names(page)

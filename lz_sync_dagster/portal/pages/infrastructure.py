@@ -288,8 +288,14 @@ class InfrastructurePage:
     def _heading(self, counts: Counts | None) -> str:
         if counts is None:
             return "Resources"
-        content_type = self._question.where.content_type
-        return inventory_words.heading(content_type, counts.total, counts.violations, whole=self._whole)
+        where = self._question.where
+        return inventory_words.heading(
+            where.content_type,
+            counts.total,
+            counts.violations,
+            whole=self._whole,
+            deleted_since=self._begun if where.deleted else None,
+        )
 
     # --- the instant ---
 
@@ -395,6 +401,7 @@ class InfrastructurePage:
 
     def _show_results(self, question: ListQuestion, found: Listing) -> None:
         where, page = question.where, found.page
+        self._begun = found.first
         self._listed = page if page.items else None
         self._whole = bool(found.known.rows) and all(row.status is CoverageStatus.COMPLETE for row in found.known.rows)
         with ui.element("div").classes("lz-line lz-top"):
@@ -404,9 +411,10 @@ class InfrastructurePage:
         inventory_layer.missing(found.known)
         if not page.items:
             filtered = where != ResourceFilter(content_type=where.content_type)
-            text(
-                "p", inventory_words.nothing_found(found.known.rows, found.known.status, filtered=filtered), "lz-empty"
+            said = inventory_words.nothing_found(
+                found.known.rows, found.known.status, filtered=filtered, deleted=where.deleted
             )
+            text("p", said, "lz-empty")
             return
         self._sorts(question)
         typed = inventory_words.typed_columns(where)
@@ -461,8 +469,9 @@ class InfrastructurePage:
         names = [Sort.NAME] if typed and where.asset_types else [Sort.NAME, Sort.ASSET_TYPE]
         own: list[tuple[str, Sort | None]] = [(title, None) for title in typed]
         known: list[tuple[str, Sort | None]] = [(_SORTS[sort], sort) for sort in names]
-        rest = (Sort.PROJECT, Sort.LOCATION, Sort.UPDATED)
-        return [*known, (_SORTS[Sort.VIOLATIONS], Sort.VIOLATIONS), *own, *((_SORTS[sort], sort) for sort in rest)]
+        rest = [(_SORTS[sort], sort) for sort in (Sort.PROJECT, Sort.LOCATION)]
+        since = ("Deleted" if where.deleted else _SORTS[Sort.UPDATED], Sort.UPDATED)
+        return [*known, (_SORTS[Sort.VIOLATIONS], Sort.VIOLATIONS), *own, *rest, since]
 
     @staticmethod
     def _order(question: ListQuestion, sort: Sort) -> str:

@@ -222,19 +222,24 @@ def _of(gaps: Sequence[LedgerRow], rows: Sequence[LedgerRow]) -> str:
     return f"{len(gaps):,} of {many(len(rows), 'part')} {'was' if len(gaps) == 1 else 'were'}"
 
 
-def nothing_found(rows: Sequence[LedgerRow], status: SyncStatus, *, filtered: bool) -> str:
-    """What an empty list means."""
+def nothing_found(rows: Sequence[LedgerRow], status: SyncStatus, *, filtered: bool, deleted: bool = False) -> str:
+    """What an empty list means. ``deleted``: it is of what is deleted."""
     if status.as_of is None or not rows:
         return "Nothing is known yet: nothing of this was read."
     if any(row.status is not CoverageStatus.COMPLETE for row in rows):
         return "Nothing that is known fits, and not everything is known: see what was not read."
+    if deleted:
+        return "Nothing that fits is known to be deleted since reading began; what was deleted before is not known."
     return "Nothing fits: everything was read, and there is no such resource." if filtered else "There is none."
 
 
-def heading(content_type: str, total: int, violations: int | None, *, whole: bool) -> str:
+def heading(
+    content_type: str, total: int, violations: int | None, *, whole: bool, deleted_since: datetime | None = None
+) -> str:
     """How many rows a list has.
 
     Args:
+        deleted_since: the list is of what is deleted, and reading began then.
         violations: that are open on them, of a list of what has some.
         whole: everything that it is about was read.
     """
@@ -243,6 +248,9 @@ def heading(content_type: str, total: int, violations: int | None, *, whole: boo
     if total == 0 and not whole:
         return f"No {known}{one} fits"
     rows = many(total, known + one, known + several)
+    if deleted_since is not None:
+        begun = deleted_since.strftime("%Y-%m-%d %H:%M UTC")
+        rows = f"{rows} deleted since {begun}, when reading began"
     return rows if violations is None else f"{many(violations, 'open violation')} on {rows}"
 
 

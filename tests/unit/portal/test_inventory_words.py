@@ -112,6 +112,14 @@ def test_a_list_is_headed_by_what_it_has(
     assert words.heading(content_type, total, violations, whole=whole) == said
 
 
+def test_a_list_of_what_is_deleted_says_since_when() -> None:
+    assert words.heading("RESOURCE", 3, None, whole=True, deleted_since=NOW) == (
+        "3 resources deleted since 2026-03-01 12:00 UTC, when reading began"
+    )
+    said = words.nothing_found([part(COMPLETE)], status(), filtered=True, deleted=True)
+    assert "what was deleted before is not known" in said
+
+
 def test_a_page_of_a_list_says_where_it_is_as_far_as_that_is_known() -> None:
     assert words.position(100, 50, 2_004) == "rows 101-150 of 2,004"
     assert words.position(0, 50, None) == "rows 1-50"
