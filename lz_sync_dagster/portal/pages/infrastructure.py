@@ -25,7 +25,9 @@ from lz_sync_dagster.portal.pages.asked import INFRASTRUCTURE_PAGE, ListQuestion
 from lz_sync_dagster.portal.pages.elements import Chip, Frame, instant, link, section, text
 from lz_sync_dagster.portal.pages.inventory_layer import Known
 from lz_sync_dagster.sync.inventory.exports import ExportFormat
+from lz_sync_dagster.sync.inventory.types import plan_parts
 from lz_sync_dagster.sync.models import CoverageStatus
+from lz_sync_dagster.sync.state.reducer import Part
 from lz_sync_dagster.sync.store import coverage_views
 from lz_sync_dagster.sync.store.coverage_views import Parts
 from lz_sync_dagster.sync.store.resource_history import Content, contents
@@ -403,12 +405,17 @@ class InfrastructurePage:
         where, page = question.where, found.page
         self._begun = found.first
         self._listed = page if page.items else None
-        self._whole = bool(found.known.rows) and all(row.status is CoverageStatus.COMPLETE for row in found.known.rows)
+        rows = found.known.rows
+        unlisted = inventory_words.not_listed(where, rows, self._planned())
+        self._whole = not unlisted and bool(rows) and all(row.status is CoverageStatus.COMPLETE for row in rows)
         with ui.element("div").classes("lz-line lz-top"):
             self._total = text("h2", "Resources").props('tabindex="-1" data-key=results')
             self._exports(question)
         self._active(question)
-        inventory_layer.missing(found.known)
+        if unlisted:
+            text("p", unlisted, "lz-note lz-missing").props('role="note"')
+        if rows or not unlisted:
+            inventory_layer.missing(found.known)
         if not page.items:
             filtered = where != ResourceFilter(content_type=where.content_type)
             said = inventory_words.nothing_found(
@@ -441,6 +448,10 @@ class InfrastructurePage:
                     with_type=(_SORTS[Sort.ASSET_TYPE], Sort.ASSET_TYPE) in columns,
                 )
         self._pager(question, page)
+
+    def _planned(self) -> tuple[Part, ...]:
+        config = self._portal.settings.sync_layers.api_sync
+        return plan_parts(config.scopes, config.endpoints, config.content_types).parts
 
     def _exports(self, question: ListQuestion) -> None:
         with ui.element("p").classes("lz-line lz-exports"):

@@ -13,6 +13,7 @@ from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.inventory.typed_views import VIEWS, iam_bindings, typed_view
 from lz_sync_dagster.sync.models import CoverageStatus, Status, SyncStatus
 from lz_sync_dagster.sync.state.json_diff import FieldChange, FieldChangeKind
+from lz_sync_dagster.sync.state.reducer import Part
 from lz_sync_dagster.sync.store.coverage_views import LedgerRow
 from lz_sync_dagster.sync.store.feed_freshness import Quantile, quantile
 from lz_sync_dagster.sync.store.resource_history import ChangeKind
@@ -214,6 +215,32 @@ def gap_note(rows: Sequence[LedgerRow], *, then: bool = False) -> str | None:
     if stale:
         return f"{_of(gaps, rows)} not read for long: what is listed may have changed."
     return f"{_of(gaps, rows)} not read completely: there may be more than is listed."
+
+
+def not_listed(where: ResourceFilter, rows: Sequence[LedgerRow], planned: Sequence[Part]) -> str | None:
+    """What of a question no part in the ledger is about, and whether it is configured; ``None`` if there is no such.
+
+    Args:
+        rows: the ledger's parts that the question is about.
+        planned: the parts that are configured; nothing is said if there are none.
+    """
+    configured = {asset_type for _, asset_type, content in planned if content == where.content_type}
+    listed = {row.asset_type for row in rows}
+    if not planned or (rows and not where.asset_types):
+        return None
+    if not configured and not rows:
+        name = CONTENTS.get(where.content_type, where.content_type)
+        return f"{name} are not configured to be read, so what exists is not known."
+    unlisted = [asset_type for asset_type in where.asset_types if asset_type not in listed]
+    said = [
+        f"{title}: {', '.join(types)}; what exists of it is not known."
+        for title, types in (
+            ("Not configured to be read", [name for name in unlisted if name not in configured]),
+            ("Not read yet", [name for name in unlisted if name in configured]),
+        )
+        if types
+    ]
+    return " ".join(said) or None
 
 
 def _of(gaps: Sequence[LedgerRow], rows: Sequence[LedgerRow]) -> str:

@@ -112,6 +112,32 @@ def test_a_list_is_headed_by_what_it_has(
     assert words.heading(content_type, total, violations, whole=whole) == said
 
 
+@pytest.mark.parametrize(
+    ("where", "rows", "said"),
+    [
+        (ResourceFilter(), [part(COMPLETE)], None),
+        (ResourceFilter(), [], None),
+        (ResourceFilter(asset_types=(VM,)), [part(COMPLETE)], None),
+        (ResourceFilter(asset_types=(VM,)), [], f"Not read yet: {VM}; what exists of it is not known."),
+        (
+            ResourceFilter(asset_types=(VM, "x/Y", "x/Z")),
+            [part(COMPLETE)],
+            "Not configured to be read: x/Y, x/Z; what exists of it is not known.",
+        ),
+        (
+            ResourceFilter("RELATIONSHIP", (VM,)),
+            [],
+            "Relationships are not configured to be read, so what exists is not known.",
+        ),
+    ],
+)
+def test_what_no_part_is_about_is_not_configured_or_not_read_yet(
+    where: ResourceFilter, rows: list[LedgerRow], said: str | None
+) -> None:
+    assert words.not_listed(where, rows, [("folders/1", VM, "RESOURCE")]) == said
+    assert words.not_listed(where, rows, []) is None
+
+
 def test_a_list_of_what_is_deleted_says_since_when() -> None:
     assert words.heading("RESOURCE", 3, None, whole=True, deleted_since=NOW) == (
         "3 resources deleted since 2026-03-01 12:00 UTC, when reading began"
