@@ -146,6 +146,7 @@ def fill(store: Store) -> Store:
         )  # fmt: skip
         unresolved = replace(matched, address="google_compute_instance.many", status=DriftStatus.UNRESOLVED)
         unresolved = replace(unresolved, resource=None, differences=[], reason="count comes from var.size", line=30)
+        connection.execute(schema.policy_sets.insert().values(fingerprint="x", applied_at=NOW))
         terraform_drift.replace(connection, [matched, unresolved], Compare("x", 1, NOW))
     sync(store)
     return store
@@ -345,6 +346,8 @@ def test_one_resource_with_its_differences_findings_and_terraform(page: Page, se
     history = page.get_by_role("region", name="History").locator(".lz-history > li")
     expect(history).to_have_count(2)
     expect(history.first.locator(".lz-fields li")).to_have_text("statusRUNNING→TERMINATEDchanged")
+    judged = f"Evaluated with version 2 at {NOW.strftime('%Y-%m-%d %H:%M:%S')} UTC."
+    expect(page.get_by_role("region", name="Findings")).to_contain_text(judged)
     expect(page.get_by_label("Open findings")).to_contain_text("Rule 4.1")
     expect(page.get_by_label("Resolved findings")).to_be_hidden()
     page.get_by_text("1 resolved").click()
@@ -497,7 +500,9 @@ def test_drift_lists_blocks_with_their_place_and_resources_without_one(page: Pag
     box.press("Enter")
     expect(page.locator("tr[data-name]")).to_have_count(1)
     page.locator("tr[data-name] a").first.click()
-    expect(page.get_by_role("region", name="Terraform")).to_contain_text("No block was found to stand for it, but")
+    terraform = page.get_by_role("region", name="Terraform")
+    expect(terraform).to_contain_text("No block was found to stand for it, but")
+    expect(terraform).to_contain_text(re.compile("compared .* ago, landing zone at commit unknown"))
 
 
 def test_drift_takes_nothing_that_was_not_read_for_nothing(page: Page, served: str) -> None:

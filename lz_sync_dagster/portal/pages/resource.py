@@ -22,7 +22,7 @@ from lz_sync_dagster.sync.drift.origin import note_of
 from lz_sync_dagster.sync.inventory.typed_views import iam_bindings, typed_view
 from lz_sync_dagster.sync.state.json_diff import FieldChange
 from lz_sync_dagster.sync.state.redaction import REDACTED
-from lz_sync_dagster.sync.store import resource_history, terraform_drift
+from lz_sync_dagster.sync.store import repository_views, resource_history, terraform_drift
 from lz_sync_dagster.sync.store.coverage_views import Parts
 from lz_sync_dagster.sync.store.resource_details import (
     NO_COST,
@@ -31,6 +31,7 @@ from lz_sync_dagster.sync.store.resource_details import (
     HeldContent,
     ResourceDetails,
     TerraformAddress,
+    evaluated,
     known_parts,
     resource_details,
 )
@@ -54,10 +55,12 @@ def register() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """How far terraform was compared. ``is_compared``: ever; ``unresolved``: blocks that may stand for one of the type;
-    ``modules``: calls of which it is not known what they make."""
+    """How far terraform was compared. ``at``: when, ``None`` for never; ``head``: the landing zone's commit now;
+    ``unresolved``: blocks that may stand for one of the type; ``modules``: calls of which it is not known what they
+    make."""
 
-    is_compared: bool
+    at: datetime | None
+    head: str | None
     unresolved: int
     modules: int
 
@@ -65,13 +68,14 @@ class Compared:
 @dataclass(frozen=True, slots=True)
 class Found:
     """One resource, and what was known when it was read. ``details`` is ``None`` if it is not known at the instant;
-    ``elsewhen``: it is at another one."""
+    ``elsewhen``: it is at another one; ``evaluated``: the version that the controls judged, and when."""
 
     known: Known
     details: ResourceDetails | None
     elsewhen: bool
     versions: dict[str, list[Version]]
     compared: Compared
+    evaluated: tuple[int, datetime] | None
 
 
 def read(connection: sa.Connection, now: datetime, *, portal: Portal, name: str, as_of_ns: int | None) -> Found:
@@ -81,10 +85,11 @@ def read(connection: sa.Connection, now: datetime, *, portal: Portal, name: str,
         parts = known_parts(connection, name)
         own = Parts(*(tuple(sorted(set(values))) for values in zip(*parts, strict=True)))
         state = inventory_layer.known(connection, portal, now, own, as_of_ns)
-        return Found(state, None, bool(parts), {}, Compared(False, 0, 0))
+        return Found(state, None, bool(parts), {}, Compared(None, None, 0, 0), None)
     contents = tuple(item.row.content_type for item in details.contents)
     only = Parts((details.row.scope,), (details.row.asset_type,), contents)
     unresolved = terraform_drift.unresolved_by_type(connection)
+    compare = terraform_drift.compared(connection)
     return Found(
         inventory_layer.known(connection, portal, now, only, as_of_ns),
         details,
@@ -100,10 +105,12 @@ def read(connection: sa.Connection, now: datetime, *, portal: Portal, name: str,
             for item in details.contents
         },
         Compared(
-            terraform_drift.compared(connection) is not None,
+            None if compare is None else compare.compared_at,
+            repository_views.head(connection),
             unresolved.get(details.row.asset_type, 0),
             unresolved.get("", 0),
         ),
+        evaluated(connection, name),
     )
 
 
@@ -165,7 +172,7 @@ class ResourceView:
                 for content_type, versions in found.versions.items():
                     self._history(content_type, versions)
             with ui.element("div").classes("lz-stack"):
-                self._findings(details.findings)
+                self._findings(details.findings, found.evaluated)
                 self._terraform(found.compared)
                 self._outgoing()
                 self._incoming()
@@ -353,8 +360,12 @@ class ResourceView:
 
     # --- what is said of it ---
 
-    def _findings(self, findings: list[FindingEntry]) -> None:
+    def _findings(self, findings: list[FindingEntry], judged: tuple[int, datetime] | None) -> None:
         with section("Findings"):
+            said = "It is not known when the controls judged it."
+            if judged is not None:
+                said = f"Evaluated with version {judged[0]:,} at {instant(judged[1])}."
+            text("p", said, "lz-dim")
             opened = [item for item in findings if item.resolved_at is None]
             resolved = [item for item in findings if item.resolved_at is not None]
             if not opened:
@@ -389,15 +400,25 @@ class ResourceView:
                 self._address(item)
             if not self._details.terraform:
                 text("p", self._no_address(compared), "lz-empty")
+                self._compared(compared)
             link("Terraform and the inventory", asked.DRIFT_PAGE)
 
     def _no_address(self, compared: Compared) -> str:
-        if not compared.is_compared:
+        if compared.at is None:
             return "Not known: terraform was not compared with the inventory yet."
         if self._row.asset_type not in ASSET_TYPES:
             return "Not known: resources of this type are not compared with terraform."
         note = note_of(compared.unresolved, compared.modules)
         return f"No block was found to stand for it, but {note}." if note else "No block stands for it."
+
+    def _compared(self, compared: Compared) -> None:
+        """When terraform was compared, and the commit that the landing zone is at."""
+        if compared.at is None:
+            return
+        with ui.element("p").classes("lz-dim"):
+            elements.hint(text("span", f"compared {words.ago(compared.at, self._now)}"), instant(compared.at))
+            text("span", ", landing zone at commit ")
+            git_layer.commit(self._portal, compared.head)
 
     def _address(self, item: TerraformAddress) -> None:
         with ui.element("div").classes("lz-block"):

@@ -21,7 +21,14 @@ from lz_sync_dagster.sync.store.resource_views import (
     tables_at,
     with_violations,
 )
-from lz_sync_dagster.sync.store.schema import findings, resource_contents, resource_versions, resources, terraform_drift
+from lz_sync_dagster.sync.store.schema import (
+    findings,
+    policy_sets,
+    resource_contents,
+    resource_versions,
+    resources,
+    terraform_drift,
+)
 
 #: Findings, children, outgoing and incoming relations that are told of one resource.
 SHOWN = 100
@@ -177,6 +184,22 @@ class ResourceDetails:
 def known_name(connection: sa.Connection, name: str) -> bool:
     """Whether a resource of this name is or was known."""
     return connection.scalar(sa.select(resources.c.name).where(resources.c.name == name).limit(1)) is not None
+
+
+def evaluated(connection: sa.Connection, name: str) -> tuple[int, datetime] | None:
+    """The version of a resource that the controls judged last, and when; ``None`` if they did not, as far as is known.
+
+    Every version is judged as it is written, and again when other controls are applied.
+    """
+    applied_at = connection.scalar(sa.select(policy_sets.c.applied_at).limit(1))
+    table = resources
+    row = connection.execute(
+        sa.select(table.c.version, table.c.changed_at)
+        .where(table.c.name == name)
+        .order_by(table.c.content_type != "RESOURCE", table.c.content_type)
+        .limit(1)
+    ).one_or_none()
+    return None if row is None or applied_at is None else (row.version, max(row.changed_at, applied_at))
 
 
 def known_parts(connection: sa.Connection, name: str) -> list[tuple[str, str, str]]:
