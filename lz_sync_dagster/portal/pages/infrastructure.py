@@ -417,11 +417,8 @@ class InfrastructurePage:
         if rows or not unlisted:
             inventory_layer.missing(found.known)
         if not page.items:
-            filtered = where != ResourceFilter(content_type=where.content_type)
-            said = inventory_words.nothing_found(
-                found.known.rows, found.known.status, filtered=filtered, deleted=where.deleted
-            )
-            text("p", said, "lz-empty")
+            if rows or not unlisted:
+                self._empty(where, found.known)
             return
         self._sorts(question)
         typed = inventory_words.typed_columns(where)
@@ -448,6 +445,12 @@ class InfrastructurePage:
                     with_type=(_SORTS[Sort.ASSET_TYPE], Sort.ASSET_TYPE) in columns,
                 )
         self._pager(question, page)
+
+    @staticmethod
+    def _empty(where: ResourceFilter, known: Known) -> None:
+        filtered = where != ResourceFilter(content_type=where.content_type)
+        said = inventory_words.nothing_found(known.rows, known.status, filtered=filtered, deleted=where.deleted)
+        text("p", said, "lz-empty")
 
     def _planned(self) -> tuple[Part, ...]:
         config = self._portal.settings.sync_layers.api_sync
