@@ -319,8 +319,7 @@ class CoverageView:
                         elements.hint(name, kind.asset_type)
                         text("td", f"{kind.delivered:,}")
                         text("td", inventory_words.hour(kind.last_delivered))
-                        rate = f" ({words.percent(kind.missed_rate)})" if kind.missed else ""
-                        text("td", f"{kind.missed:,}{rate}")
+                        text("td", inventory_words.missed(kind))
                         text("td", inventory_words.delay(kind.source_delays))
                         text("td", inventory_words.delay(kind.own_delays))
             if len(ordered) > TYPES:

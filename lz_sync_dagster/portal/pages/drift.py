@@ -279,7 +279,7 @@ class DriftView:
         if not rows:
             self._nothing()
             return
-        with elements.table("Terraform blocks", ("Block", "State", "Where", "Resource", "What is to be said")):
+        with elements.table("Terraform blocks", ("Block", "State", "Where", "Resource", "Note")):
             for listed in self._shown(rows):
                 row = listed.row
                 with ui.element("tr") as line:

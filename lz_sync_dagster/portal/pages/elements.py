@@ -167,6 +167,7 @@ def frame(portal: Portal, here: str) -> Iterator[Frame]:
     """A page's frame; what is made in the block becomes its content."""
     dress(portal)
     with ui.element("div").classes("lz-page"):
+        link("Skip to the content", "#content", "lz-skip")
         with ui.element("header").classes("lz-header"), ui.element("div").classes("lz-wide"):
             text("h1", "LZ Sync")
             text("p", portal.settings.landing_zone.name or "landing zone", "lz-subtitle")
@@ -174,6 +175,7 @@ def frame(portal: Portal, here: str) -> Iterator[Frame]:
         navigation(here)
         banner = text("p", "", "lz-banner").props('role="alert"')
         banner.visible = False
+        ui.link_target("content")
         with ui.element("main").classes("lz-wide lz-main"):
             yield Frame(updated, banner)
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from lz_sync_dagster.portal.pages.words import OTHER_CHANGE, UNKNOWN, Sign, ago, kind, span, value
+from lz_sync_dagster.portal.pages.words import OTHER_CHANGE, UNKNOWN, Sign, ago, kind, percent, span, value
 from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.inventory.typed_views import VIEWS, iam_bindings, typed_view
 from lz_sync_dagster.sync.models import CoverageStatus, Status, SyncStatus
 from lz_sync_dagster.sync.state.json_diff import FieldChange, FieldChangeKind
 from lz_sync_dagster.sync.state.reducer import Part
 from lz_sync_dagster.sync.store.coverage_views import LedgerRow
-from lz_sync_dagster.sync.store.feed_freshness import Quantile, quantile
+from lz_sync_dagster.sync.store.feed_freshness import Quantile, TypeFreshness, quantile
 from lz_sync_dagster.sync.store.resource_history import ChangeKind
 from lz_sync_dagster.sync.store.resource_views import ResourceFilter, ResourceRow
 from lz_sync_dagster.sync.timing import from_ns
@@ -447,6 +447,13 @@ def field_sides(change: FieldChange) -> tuple[str | None, str | None]:
 def hour(begun: datetime | None) -> str:
     """An hour in which something was told."""
     return UNKNOWN if begun is None else f"in the hour of {begun:%Y-%m-%d %H}:00 UTC"
+
+
+def missed(told: TypeFreshness) -> str:
+    """What the feed missed of a type, at least, and of how much nobody knows."""
+    rate = f" ({percent(told.missed_rate)})" if told.missed else ""
+    undecided = f", {told.undecided:,} undecided" if told.undecided else ""
+    return f"{told.missed:,}{rate}{undecided}"
 
 
 def delay(delays: Mapping[str, int]) -> str:

@@ -426,7 +426,7 @@ class ResourceView:
                 Chip(inventory_words.terraform_sign(item.status))
                 text("span", item.address, "lz-strong lz-path")
             with ui.element("p"):
-                git_layer.place(self._portal, item.path, item.line)
+                git_layer.place(self._portal, item.path, item.line, item.commit_sha)
             if item.reason:
                 text("p", item.reason)
             differences(item.differences)
