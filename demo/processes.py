@@ -6,8 +6,9 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +32,7 @@ class Processes:
 
     def start(self, name: str, command: Sequence[str], *, extra: Mapping[str, str] | None = None) -> None:
         """Start a process in a group of its own."""
-        with self._open(name) as log:
+        with self._open(name) as log, _signals_wait():
             self._running[name] = subprocess.Popen(
                 command,
                 env={**self.environment, **(extra or {})},
@@ -55,8 +56,8 @@ class Processes:
         Raises:
             SyncError: one of the other processes ended.
         """
-        with contextlib.nullcontext() if log is None else self._open(log) as output:
-            process = subprocess.Popen(
+        with contextlib.nullcontext() if log is None else self._open(log) as output, _signals_wait():
+            process = self._running[_FOREGROUND] = subprocess.Popen(
                 command,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -64,7 +65,6 @@ class Processes:
                 stderr=output,
                 start_new_session=True,
             )
-        self._running[_FOREGROUND] = process
         while process.poll() is None:
             if stopped():
                 return None
@@ -155,6 +155,26 @@ class Processes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let signals that this process handles wait until the block is over: a process that is being started would be lost
+    otherwise, and outlive this one."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    mine = {number: handler for number, handler in handlers.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
+        mine = {}
+    came: list[int] = []
+    for number in mine:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in mine.items():
+            signal.signal(number, handler)
+        for caught in came:
+            signal.raise_signal(caught)
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
