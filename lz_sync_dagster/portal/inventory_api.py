@@ -833,7 +833,9 @@ def coverage_history(
     now = portal.clock()
     only = Parts(tuple(scope or ()), tuple(type or ()), tuple(content_type or ()))
     with portal.store.read() as connection:
-        spans = coverage_views.history(connection, limit=limit + 1, before=page.read_number(), only=only)
+        spans = coverage_views.history(
+            connection, now=now, ttl=layer_runs.CACHE_TTL, limit=limit + 1, before=page.read_number(), only=only
+        )
         base = _base(connection, portal, only, now)
     return SpansAnswer(
         items=[

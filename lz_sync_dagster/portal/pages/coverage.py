@@ -25,6 +25,7 @@ from lz_sync_dagster.sync.store import breakers, coverage_views, feed_freshness
 from lz_sync_dagster.sync.store.breakers import OpenBreaker
 from lz_sync_dagster.sync.store.coverage_views import LedgerRow, Parts, Span
 from lz_sync_dagster.sync.store.feed_freshness import TypeFreshness
+from lz_sync_dagster.sync.store.layer_runs import CACHE_TTL
 from lz_sync_dagster.sync.store.resource_views import ResourceFilter
 from lz_sync_dagster.sync.timing import from_ns
 
@@ -78,7 +79,9 @@ def read(
         inventory_layer.known(connection, portal, now, only, as_of_ns),
         None if as_of_ns is not None else coverage_views.known_assets(connection, only),
         _panels(connection, portal, now) if part is None and as_of_ns is None else None,
-        [] if part is None else coverage_views.history(connection, limit=SPANS + 1, before=before, only=only),
+        []
+        if part is None
+        else coverage_views.history(connection, now=now, ttl=CACHE_TTL, limit=SPANS + 1, before=before, only=only),
     )
 
 

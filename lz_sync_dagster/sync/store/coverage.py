@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -256,6 +256,31 @@ def types_read(connection: sa.Connection) -> frozenset[str]:
     return frozenset(connection.scalars(query.distinct()))
 
 
+class Standing(NamedTuple):
+    """How a part stands at an instant."""
+
+    status: CoverageStatus
+    reason: Reason | None
+    detail: str | None
+    remedy: str | None
+    since: datetime
+
+
+def standing(row: sa.Row[Any], *, now: datetime, ttl: timedelta) -> Standing:
+    """How the part of a row of the ledger stands: what no complete read proved within ``ttl`` is stale."""
+    status, reason = CoverageStatus(row.status), Reason(row.reason) if row.reason else None
+    if row.complete_read_ns is None or row.complete_read_ns >= to_ns(now - ttl):
+        return Standing(status, reason, row.detail, row.remedy, row.since)
+    read_at = from_ns(row.complete_read_ns)
+    return Standing(
+        CoverageStatus.STALE,
+        reason or Reason.TIMEOUT,
+        row.detail or f"not read completely since {read_at:%Y-%m-%d %H:%M:%S} UTC",
+        row.remedy or "run 'lz-sync sync inventory' and look at its errors",
+        max(row.since, read_at + ttl) if status is CoverageStatus.COMPLETE else row.since,
+    )
+
+
 def summary(connection: sa.Connection, *, now: datetime, ttl: timedelta) -> Coverage:
     """The whole ledger in one `Coverage`. A row that no complete read proved within ``ttl`` counts as stale.
 
@@ -267,16 +292,8 @@ def summary(connection: sa.Connection, *, now: datetime, ttl: timedelta) -> Cove
     ).all()
     counts = dict.fromkeys(CoverageStatus, 0)
     gaps: list[CoverageGap] = []
-    oldest_fresh = to_ns(now - ttl)
     for row in rows:
-        status = CoverageStatus(row.status)
-        reason = Reason(row.reason) if row.reason else None
-        detail, remedy = row.detail, row.remedy
-        if row.complete_read_ns is not None and row.complete_read_ns < oldest_fresh:
-            status = CoverageStatus.STALE
-            reason = reason or Reason.TIMEOUT
-            detail = detail or f"not read completely for {ttl}"
-            remedy = remedy or "run 'lz-sync sync inventory' and look at its errors"
+        status, reason, detail, remedy, since = standing(row, now=now, ttl=ttl)
         counts[status] += 1
         if status is not CoverageStatus.COMPLETE:
             gaps.append(
@@ -288,7 +305,7 @@ def summary(connection: sa.Connection, *, now: datetime, ttl: timedelta) -> Cove
                     reason=reason or Reason.NOT_READ_YET,
                     detail=detail or "not read yet",
                     remedy=remedy or "run 'lz-sync sync inventory'",
-                    since=row.since,
+                    since=since,
                 )
             )
     for gap in unlisted(connection):

@@ -6,15 +6,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
 from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.models import Coverage, CoverageGap, CoverageStatus
 from lz_sync_dagster.sync.store import retention
-from lz_sync_dagster.sync.store.coverage import of_counts, unlisted
+from lz_sync_dagster.sync.store.coverage import of_counts, standing, unlisted
 from lz_sync_dagster.sync.store.schema import coverage, coverage_history, resources
-from lz_sync_dagster.sync.timing import format_ns, from_ns, to_ns
+from lz_sync_dagster.sync.timing import format_ns, from_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,26 +96,19 @@ def ledger(connection: sa.Connection, *, now: datetime, ttl: timedelta, only: Pa
     no row is `coverage.unlisted`, among them.
     """
     query = sa.select(coverage).order_by(coverage.c.scope, coverage.c.asset_type, coverage.c.content_type)
-    oldest = to_ns(now - ttl)
     rows = []
     for row in connection.execute(query.where(*(only or Parts()).conditions(coverage))):
-        status = CoverageStatus(row.status)
-        reason, detail, remedy = (Reason(row.reason) if row.reason else None), row.detail, row.remedy
-        if row.complete_read_ns is not None and row.complete_read_ns < oldest:
-            status = CoverageStatus.STALE
-            reason = reason or Reason.TIMEOUT
-            detail = detail or f"not read completely for {ttl}"
-            remedy = remedy or "run 'lz-sync sync inventory' and look at its errors"
+        now_so = standing(row, now=now, ttl=ttl)
         rows.append(
             LedgerRow(
                 row.scope,
                 row.asset_type,
                 row.content_type,
-                status,
-                reason,
-                detail,
-                remedy,
-                row.since,
+                now_so.status,
+                now_so.reason,
+                now_so.detail,
+                now_so.remedy,
+                now_so.since,
                 row.checked_at,
                 row.complete_read_ns,
                 row.assets,
@@ -246,9 +240,16 @@ def of_rows(rows: Iterable[LedgerRow]) -> Coverage:
 
 
 def history(
-    connection: sa.Connection, *, limit: int, before: int | None = None, only: Parts | None = None
+    connection: sa.Connection,
+    *,
+    now: datetime,
+    ttl: timedelta,
+    limit: int,
+    before: int | None = None,
+    only: Parts | None = None,
 ) -> list[Span]:
-    """Spans of the ledger, the newest first: those with an id less than ``before``."""
+    """Spans of the ledger, the newest first: those with an id less than ``before``. A part that was not read completely
+    for ``ttl`` is complete no more, though no sync has written it down yet."""
     table = coverage_history
     query = sa.select(table).where(*(only or Parts()).conditions(table)).order_by(table.c.id.desc()).limit(limit)
     if before is not None:
@@ -264,10 +265,18 @@ def history(
             row.detail,
             row.complete_read_ns,
             row.since,
-            row.until,
+            row.until if row.until is not None else _expired(row, now, ttl),
         )
         for row in connection.execute(query)
     ]
+
+
+def _expired(row: sa.Row[Any], now: datetime, ttl: timedelta) -> datetime | None:
+    """Since when a span that goes on says too much; ``None`` if it does not."""
+    if row.status != CoverageStatus.COMPLETE.value or row.complete_read_ns is None:
+        return None
+    expired: datetime = max(row.since, from_ns(row.complete_read_ns) + ttl)
+    return expired if expired < now else None
 
 
 def known_assets(connection: sa.Connection, only: Parts) -> dict[tuple[str, str, str], int]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lz_sync_dagster.sync.errors import Reason
 from lz_sync_dagster.sync.models import CoverageStatus
-from lz_sync_dagster.sync.store import Store, coverage
+from lz_sync_dagster.sync.store import Store, coverage, coverage_views
 from lz_sync_dagster.sync.store.coverage import CoverageMark
 from lz_sync_dagster.sync.store.schema import coverage as ledger
 from lz_sync_dagster.sync.store.schema import coverage_history
@@ -75,6 +75,20 @@ def test_what_was_too_old_for_a_while_was_stale_for_that_while(store: Store) -> 
     ]
     write(store, late + MINUTE, denied())
     assert told(store)[-1] == ("partial", "permission_denied", late + MINUTE, None)
+
+
+def test_what_is_too_old_now_is_stale_since_then_though_nobody_wrote_it_down(store: Store) -> None:
+    write(store, NOW, complete(NOW))
+    expired = NOW + coverage.TTL
+    for late, stale in ((expired, False), (NOW + timedelta(hours=3), True)):
+        with store.read() as connection:
+            gaps = coverage.summary(connection, now=late, ttl=coverage.TTL).gaps
+            (span,) = coverage_views.history(connection, now=late, ttl=coverage.TTL, limit=9)
+            (row,) = coverage_views.ledger(connection, now=late, ttl=coverage.TTL)
+        assert [gap.since for gap in gaps] == [expired] * stale
+        assert all(gap.detail == f"not read completely since {NOW:%Y-%m-%d %H:%M:%S} UTC" for gap in gaps)
+        assert span.until == (expired if stale else None)
+        assert (row.status is CoverageStatus.STALE, row.since) == (stale, expired if stale else NOW)
 
 
 def test_a_read_that_is_not_newer_moves_nothing_back(store: Store) -> None:

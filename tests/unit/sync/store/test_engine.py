@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lz_sync_dagster.sync.errors import SyncError
 from lz_sync_dagster.sync.state.observation import JsonData
-from lz_sync_dagster.sync.store import Store
+from lz_sync_dagster.sync.store import Store, open_store
 from lz_sync_dagster.sync.store.engine import insert_many
 from lz_sync_dagster.sync.store.schema import event_log, resource_contents, resource_versions, resources
 from tests.conftest import NOW
@@ -111,3 +113,13 @@ def test_a_row_that_breaks_a_rule_of_the_table_breaks_all(store: Store) -> None:
 def test_no_rows_are_no_statement(store: Store) -> None:
     with store.write() as connection:
         insert_many(connection, resource_contents, [])
+
+
+def test_a_store_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "random.db").write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(SyncError, match="cannot be opened: file is not a database"):
+        open_store(f"sqlite:///{tmp_path / 'random.db'}")
+    with pytest.raises(SyncError, match="cannot be made: Not a directory"):
+        open_store(f"sqlite:///{tmp_path / 'random.db' / 'below' / 'store.db'}")
+    with open_store("sqlite://") as store, store.read() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(resources)) == 0
