@@ -13,12 +13,12 @@ from lz_sync_dagster import __version__
 from lz_sync_dagster.config import Settings
 from lz_sync_dagster.portal import (
     api,
-    breaker_api,
     drift_api,
     feed,
     feed_freshness_api,
     health,
     inventory_api,
+    operations_api,
     problems,
     quota_api,
     repository_api,
@@ -93,7 +93,7 @@ def create_app(
     for part in (
         api,
         quota_api,
-        breaker_api,
+        operations_api,
         feed_freshness_api,
         repository_api,
         drift_api,

@@ -210,7 +210,7 @@ def test_what_is_refused_fills_no_store(sqlite_store: Store, serve: Serve) -> No
 def test_a_large_loss_is_answered_early_and_the_rest_is_left_to_the_next_sync(
     sqlite_store: Store, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lz_sync_dagster.portal.breaker_api.AT_ONCE", 2)
+    monkeypatch.setattr("lz_sync_dagster.portal.operations_api.AT_ONCE", 2)
     monkeypatch.setattr(reads, "_CHUNK", 2)
     lose(sqlite_store)
     url = serve(sqlite_store)

@@ -45,6 +45,7 @@ class DriftStatus(StrEnum):
     UNRESOLVED = "unresolved"
 
 
+_OF_BLOCKS = frozenset(DriftStatus)
 _FOUND = (DriftStatus.MATCHED.value, DriftStatus.CHANGED.value)
 
 
@@ -400,12 +401,13 @@ def proven(found: Mapping[str, int], *, files_read: bool, resources_read: bool) 
     A block is unresolved by what the files say; all other counts need the inventory, too. Without the files nothing is
     known: a resource is unmanaged because no block of theirs stands for it.
     """
-    if not files_read:
-        return {name: number or None if name in set(DriftStatus) else None for name, number in found.items()}
-    return {
-        name: number if number or resources_read or name == DriftStatus.UNRESOLVED else None
-        for name, number in found.items()
-    }
+
+    def is_known(name: str, number: int) -> bool:
+        if number and (files_read or name in _OF_BLOCKS):
+            return True
+        return files_read and (resources_read or name == DriftStatus.UNRESOLVED)
+
+    return {name: number if is_known(name, number) else None for name, number in found.items()}
 
 
 def unresolved_by_type(connection: sa.Connection) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -74,7 +74,7 @@ def pages(read_s: int, *bodies: bytes, size: int = 1) -> list[Page]:
     return [Page(read_s * 10**9, chunk, number == len(chunks), number) for number, chunk in enumerate(chunks, start=1)]
 
 
-def load_all(store: Store, reader: Parts, *, busy: bool = False, clock: Clock = lambda: NOW) -> Iterator[Ended]:
+def load_all(store: Store, reader: Parts, *, busy: bool = False, clock: Clock = lambda: NOW) -> Generator[Ended]:
     """Load every part of a reader; all scopes are configured.
 
     Args:
@@ -295,7 +295,7 @@ def test_nothing_is_begun_before_somebody_knows_that_a_part_failed(store: Store,
     assert next(told).error is None
     assert next(told).error is denied
     assert reader.begun == [part(0), part(1)]
-    told.close()  # type: ignore[attr-defined]
+    told.close()
     assert set(rows(store)) == {"n0", "n1"}, "what was seen is kept"
     assert len(proven(store)) == 1
 
